@@ -99,6 +99,12 @@ def check_parts(
             "diffusion_forcing.causal_block_size must be 1 where a clip begins with an image, not "
             f"{block}: the image is one latent, which diffusers denoises with its block"
         )
+    if forcing.overlap_history is None and forcing.addnoise_condition and not has_image:
+        raise ModelFolderError(
+            "diffusion_forcing.addnoise_condition is for the frames that a part begins with, and "
+            "no clip has parts without diffusion_forcing.overlap_history: set that too, such as "
+            "17, or leave both out"
+        )
     if forcing.overlap_history is None:
         return  # no clip has several parts
     for name in ("base_num_frames", "overlap_history"):

@@ -63,6 +63,14 @@ class SamplingDefaults:
             raise ModelConfigError(
                 f"sampling.guidance_scale must be a finite number, not {self.guidance_scale}"
             )
+        if self.guidance_scale_2 is not None and not 1 <= self.guidance_scale_2 < math.inf:
+            raise ModelConfigError(
+                f"sampling.guidance_scale_2 must be at least 1, not {self.guidance_scale_2}"
+            )
+        if self.strength is not None and not 0 < self.strength <= 1:
+            raise ModelConfigError(
+                f"sampling.strength must be above 0 and at most 1, not {self.strength}"
+            )
         if not 0 <= self.guidance_rescale <= 1:
             raise ModelConfigError(
                 f"sampling.guidance_rescale must be between 0 and 1, not {self.guidance_rescale}"
@@ -99,7 +107,7 @@ class ModelConfig:
         method: default guidance method. `sampling.guidance_scale`, `nag`, `vsf` and `nasa` are the
             defaults of the methods that use them, also where a manifest chooses the method.
         decode_timestep: timestep for LTX autoencoders that finish denoising while they decode
-            (0.9.1 and later), 0 to 1; unused in others.
+            (0.9.1 and later), 0 to 1; unused in other LTX models.
         decode_noise_scale: share of noise mixed into the latents before such an autoencoder decodes
             them, 0 to 1.
         image_cond_noise_scale: share of new noise on the images of an `LTXConditionPipeline` in

@@ -46,6 +46,7 @@ def check_model(config: "ModelConfig") -> None:
     if config.fuse_loras and not config.loras:
         raise ModelConfigError("fuse_loras: true needs loras")
     _check_shares(config)
+    _check_unread(config)
     check_memory_keys(config)
     if config.download_gb is not None and not 0 < config.download_gb < math.inf:
         raise ModelConfigError(
@@ -163,3 +164,22 @@ def _check_shares(config: "ModelConfig") -> None:
             "first_block_cache must be between 0 and 1, such as 0.08, or null, "
             f"not {config.first_block_cache}"
         )
+
+
+def _check_unread(config: "ModelConfig") -> None:
+    """Refuse keys that the pipeline class would leave unread."""
+    pipeline, sampling = config.pipeline_class, config.sampling
+    is_ltx, has_second = config.family in LTX, "transformer_2" in pipeline.components
+    is_condition = pipeline.name == "LTXConditionPipeline"
+    for key, is_set, is_read in (
+        ("sampling.guidance_scale_2", sampling.guidance_scale_2 is not None, has_second),
+        ("sampling.strength", sampling.strength is not None, pipeline.takes_strength),
+        ("boundary_ratio", config.boundary_ratio is not None, has_second),
+        ("conditioning_scale", config.conditioning_scale != 1, pipeline.name == "WanVACEPipeline"),
+        ("image_cond_noise_scale", config.image_cond_noise_scale != 0, is_condition),
+        ("decode_timestep", config.decode_timestep != 0, is_ltx),
+        ("decode_noise_scale", config.decode_noise_scale != 0, is_ltx),
+        ("gguf_2", config.gguf_2 is not None, has_second),
+    ):
+        if is_set and not is_read:
+            raise ModelConfigError(f"{key} does nothing with {pipeline.name}: leave it out")

@@ -31,7 +31,7 @@ from pipelines.request import GenerationRequest, TextEmbeddings
 from pipelines.texts import EncodedTexts
 from pipelines.video_model import OnStep
 from pipelines.weights.fewer_bits import cast_layers, quantization_settings, read_ggufs
-from pipelines.weights.placement import Placement, place
+from pipelines.weights.placement import Placement, check_offload, place
 
 if TYPE_CHECKING:
     from pipelines.families.second_stage import SecondStageRunner
@@ -112,10 +112,11 @@ class DiffusersModel(ABC):
             progress: receives the parts of the load.
             has_text: True to load the text encoder, False for a rank that receives embeddings.
         """
-        with progress.part("shapes"):
-            check_weight_shapes(weights.folder, config.gguf_files)
         automatic = "cuda" if torch.cuda.is_available() else "cpu"
         device = torch.device(automatic if config.device == "auto" else config.device)
+        check_offload(device, config.offload)
+        with progress.part("shapes"):
+            check_weight_shapes(weights.folder, config.gguf_files)
         dtype = getattr(torch, config.dtype)
         dtypes = dict.fromkeys(
             ("transformer", "transformer_2", "text_encoder", "connectors"), dtype

@@ -90,18 +90,22 @@ class Placement:
             torch.cuda.empty_cache()
 
 
-def place(pipeline: Any, device: torch.device, offload: Offload) -> Any:
-    """Move a pipeline that was read into the host's memory to the device, but for the offloaded.
+def check_offload(device: torch.device, offload: Offload) -> None:
+    """Refuse an offload on a CPU, where it would change nothing. Call it before weights are read.
 
     Raises:
-        ModelConfigError: the device is a CPU, where an offload changes nothing.
+        ModelConfigError: the machine has no CUDA device.
     """
-    if offload == "none":
-        return pipeline.to(device)
-    if device.type == "cpu":
+    if offload != "none" and device.type == "cpu":
         raise ModelConfigError(
             f"offload: {offload} needs a CUDA device, and this machine has none: leave it out"
         )
+
+
+def place(pipeline: Any, device: torch.device, offload: Offload) -> Any:
+    """Move a pipeline that was read into the host's memory to the device, but for the offloaded."""
+    if offload == "none":
+        return pipeline.to(device)
     modules = _modules(pipeline)
     waiting = {"text_encoder"}
     if offload == "group":

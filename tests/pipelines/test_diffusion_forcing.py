@@ -9,8 +9,8 @@ from diffusers import SkyReelsV2DiffusionForcingPipeline
 
 from nag.params import NagParams
 from pipelines.clip_inputs import NO_FILES, InputFile, InputFiles
-from pipelines.diffusion_forcing import DiffusionForcing, check_forcing, num_latents
-from pipelines.errors import ModelConfigError, RequestError
+from pipelines.diffusion_forcing import DiffusionForcing, check_forcing, check_parts, num_latents
+from pipelines.errors import ModelConfigError, ModelFolderError, RequestError
 from pipelines.request import GenerationRequest, SamplingParams, VideoShape
 
 LONG = DiffusionForcing(base_num_frames=97, overlap_history=17)
@@ -80,6 +80,14 @@ def test_a_clip_that_diffusers_would_not_render_whole_is_refused(
 ) -> None:
     with pytest.raises(RequestError, match=message):
         check(forcing, request_)
+
+
+def test_noise_on_the_first_frames_of_parts_needs_parts() -> None:
+    noisy = DiffusionForcing(addnoise_condition=20)
+    with pytest.raises(ModelFolderError, match=r"without diffusion_forcing\.overlap_history"):
+        check_parts(noisy, 1, 4, has_image=False)
+    check_parts(noisy, 1, 4, has_image=True)  # it is put on the image
+    check_parts(replace(noisy, overlap_history=17), 1, 4, has_image=False)
 
 
 @pytest.mark.parametrize("num_latents_", [25, 26])

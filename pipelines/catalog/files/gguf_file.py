@@ -11,6 +11,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from pipelines.catalog.files.safetensors_file import LFS_POINTER, refuse_pointer
 from pipelines.catalog.files.weight_files import file_digest
 from pipelines.errors import ModelFolderError, ModelNotFoundError
 from pipelines.regular_files import open_regular_file
@@ -18,6 +19,7 @@ from pipelines.regular_files import open_regular_file
 MAX_HEADER_BYTES = 2**24
 MAX_TENSORS = MAX_KEYS = 20_000
 MAX_DIMENSIONS = 8
+MAX_NAME_BYTES = 256  # the format allows 64
 # Number of the type: weights and bytes of a block. F32, F16 and BF16 are not quantized.
 BLOCKS = {
     0: (1, 4), 1: (1, 2), 30: (1, 2),
@@ -48,23 +50,30 @@ def inspect_gguf(component: str, file: str, config_path: Path) -> GgufWeights:
     """Check a file that a model's YAML names; a relative path is relative to the YAML.
 
     Raises:
-        ModelNotFoundError: the file does not exist on this machine.
+        ModelNotFoundError: the file does not exist on this machine, or is a git-lfs pointer.
         ModelFolderError: it is broken or unsafe.
     """
-    path = (config_path.parent / Path(file).expanduser()).resolve()
-    if not path.exists():
+    try:
+        path = (config_path.parent / Path(file).expanduser()).resolve()
+        is_there = path.exists()
+    except (OSError, RuntimeError, ValueError) as error:  # such as a loop of links, or NUL
+        raise ModelNotFoundError(f"{config_path}: {file[:MAX_NAME_BYTES]!r}: {error}") from error
+    if not is_there:
         raise ModelNotFoundError(f"{config_path}: the file {path} does not exist here")
-    return GgufWeights(component, path, file_digest(path), read_sizes(path))
+    sizes = read_sizes(path)  # it refuses what cannot be hashed
+    return GgufWeights(component, path, file_digest(path), sizes)
 
 
 def read_sizes(path: Path) -> dict[str, int]:
     """Read a header, and return the bytes of each tensor, by its name.
 
     Raises:
+        ModelNotFoundError: the file is a git-lfs pointer.
         ModelFolderError: the file is not one of GGUF, is broken, or holds a type without support.
     """
     try:
         with open_regular_file(path) as file:
+            refuse_pointer(path, file.peek(len(LFS_POINTER)))
             return _Header(file).sizes()
     except OSError as error:
         raise ModelFolderError(f"{path} cannot be read: {error.strerror}") from error
@@ -100,7 +109,10 @@ class _Header:
         return {name: size for name, (_, size) in places.items()}
 
     def _tensor(self) -> tuple[str, tuple[int, int]]:
-        name = self._string().decode()
+        encoded = self._string()
+        if len(encoded) > MAX_NAME_BYTES:
+            raise ValueError(f"the name of a tensor has {len(encoded)} bytes")
+        name = encoded.decode()
         (num_dimensions,) = self._unpack("<I")
         if not 1 <= num_dimensions <= MAX_DIMENSIONS:
             raise ValueError(f"{name!r} has {num_dimensions} dimensions")

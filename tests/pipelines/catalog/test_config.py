@@ -404,6 +404,41 @@ def test_a_decoding_parameter_outside_0_to_1_is_refused(
         load_model_config(write(tmp_path, f"{GOOD}{key}: {value}\n"))
 
 
+@pytest.mark.parametrize(
+    ("keys", "pipeline"),
+    [
+        ("boundary_ratio: 0.5\npipeline: WanVideoToVideoPipeline", "WanVideoToVideoPipeline"),
+        ("conditioning_scale: 2", "WanPipeline"),
+        ("image_cond_noise_scale: 0.1", "WanPipeline"),
+        ("decode_timestep: 0.05", "WanPipeline"),
+        ("gguf_2: a.gguf\npipeline: WanVideoToVideoPipeline", "WanVideoToVideoPipeline"),
+    ],
+)
+def test_a_key_that_the_pipeline_leaves_unread_is_refused(
+    tmp_path: Path, keys: str, pipeline: str
+) -> None:
+    key = keys.partition(":")[0]
+    with pytest.raises(ModelConfigError, match=f"{key} does nothing with {pipeline}: leave it out"):
+        load_model_config(write(tmp_path, f"{GOOD}{keys}\n"))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("guidance_scale_2", ".nan", "must be at least 1, not nan"),
+        ("guidance_scale_2", "0.5", "must be at least 1, not 0.5"),
+        ("strength", "2", "must be above 0 and at most 1, not 2"),
+        ("strength", "0.5", "does nothing with WanPipeline: leave it out"),
+    ],
+)
+def test_a_default_that_no_clip_could_have_is_refused(
+    tmp_path: Path, key: str, value: str, message: str
+) -> None:
+    text = GOOD.replace("fps: 8", f"fps: 8, {key}: {value}")
+    with pytest.raises(ModelConfigError, match=rf"sampling\.{key} {message}"):
+        load_model_config(write(tmp_path, text))
+
+
 def test_a_missing_yaml_is_a_named_error(tmp_path: Path) -> None:
     with pytest.raises(ModelConfigError, match="cannot read the model config"):
         load_model_config(tmp_path / "nothing.yaml")

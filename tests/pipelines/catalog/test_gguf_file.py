@@ -59,6 +59,7 @@ def test_the_bytes_of_each_tensor_are_read_past_keys_of_every_kind(tmp_path: Pat
         (gguf(tensor(at=2**40)), "does not lie inside of the file"),
         (gguf(tensor(), tensor()), "two tensors are called 'a'"),
         (gguf(tensor(b"\xff")), "can't decode"),
+        (gguf(tensor(b"a" * 257)), "name of a tensor has 257 bytes"),
         (gguf(keys=(text(b"a") + struct.pack("<IIQ", 9, 9, 2**40),)), "its header does not end"),
         (gguf(keys=(text(b"a") + struct.pack("<I", 77),)), "its header does not end"),
         (
@@ -79,3 +80,16 @@ def test_a_pipe_and_a_missing_file_are_named(tmp_path: Path) -> None:
         read_sizes(tmp_path / "pipe.gguf")
     with pytest.raises(ModelNotFoundError, match="does not exist here"):
         inspect_gguf("transformer", "b.gguf", tmp_path / "mine.yaml")
+    (tmp_path / ".gguf").mkdir()
+    for file in ("pipe.gguf", ".gguf"):
+        with pytest.raises(ModelFolderError, match=r"\.gguf cannot be read: "):
+            inspect_gguf("transformer", file, tmp_path / "mine.yaml")
+    for file in ("a\0b.gguf", "~no-such-user-here/a.gguf", "a" * 300 + ".gguf"):
+        with pytest.raises(ModelNotFoundError, match=r"mine\.yaml: "):
+            inspect_gguf("transformer", file, tmp_path / "mine.yaml")
+
+
+def test_a_pointer_of_git_lfs_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.gguf").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0")
+    with pytest.raises(ModelNotFoundError, match="is a git-lfs pointer"):
+        read_sizes(tmp_path / "a.gguf")

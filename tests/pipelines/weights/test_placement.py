@@ -20,7 +20,7 @@ from pipelines.families.ltx2 import LTX2Model
 from pipelines.lora_choice import LoraChoice
 from pipelines.request import GenerationRequest, SamplingParams, VideoShape
 from pipelines.weights import swapping
-from pipelines.weights.placement import Placement, place
+from pipelines.weights.placement import Placement, check_offload
 from tests.builders import tiny, tiny_ltx2
 from tests.builders.accelerated import METHODS, denoise, tiny_model
 from tests.builders.loras import save_matrices_and_bias
@@ -141,7 +141,7 @@ def test_a_failed_encode_frees_the_device_too() -> None:
 
 def test_an_offload_on_a_machine_without_cuda_is_refused() -> None:
     with pytest.raises(ModelConfigError, match="needs a CUDA device, and this machine has none"):
-        place(tiny.wan_pipeline(), torch.device("cpu"), "text_encoder")
+        check_offload(torch.device("cpu"), "text_encoder")
 
 
 REQUESTS = {
