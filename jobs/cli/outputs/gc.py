@@ -13,7 +13,7 @@ from jobs.cli.pattern.manifest import open_written
 from jobs.cli.pattern.model_options import add_models_argument
 from jobs.cli.pattern.wording import megabytes
 from jobs.digests import Sha256Set
-from jobs.errors import LeaseLostError, SideThreadError, StoppedError, StoreError
+from jobs.errors import LeaseLostError, RefusedError, SideThreadError, StoppedError, StoreError
 from jobs.manifest.model_catalog import ModelCatalog
 from jobs.records.keys import KeyKind
 from jobs.records.lease import Lease
@@ -70,7 +70,7 @@ def run(options: GcOptions, context: Context) -> int:
 
     Raises:
         LeaseHeldError: a driver is at work on this output.
-        RefusedError: this machine's clock is wrong.
+        RefusedError: this machine's clock is wrong, or a manifest of --keep cannot be planned.
         StoppedError: the store or another driver stopped the removal.
     """
     older_than_s = read_duration("--older-than", options.older_than)
@@ -130,7 +130,11 @@ def _remove(store: Store, keeper: LeaseKeeper, garbage: list[Garbage], older_tha
 
 
 def _kept_inputs(options: GcOptions) -> Sha256Set:
-    """Return the images and videos of the manifests that are to keep them."""
+    """Return the images and videos of the manifests that are to keep them.
+
+    Raises:
+        RefusedError: those of a row are not known, so that they could be removed by mistake.
+    """
     kept, catalog = Sha256Set(), ModelCatalog(options.models, inspect_with_bar)
     for written in options.keep:
         manifest = open_written(
@@ -138,9 +142,17 @@ def _kept_inputs(options: GcOptions) -> Sha256Set:
         )
         with long_work(f"planning {written}"):
             for row in manifest.rows():
-                if not isinstance(row.spec, BrokenClip):
-                    for file in row.spec.request.inputs.files():
-                        kept.add(file.sha256)
+                if isinstance(row.spec, BrokenClip):
+                    raise RefusedError(
+                        f"{row.spec.message}; without the model the images and videos of its clips "
+                        "are not known, so nothing can be removed; without --keep only those stay "
+                        "that records, quarantines and failures name"
+                    )
+                for file in row.spec.request.inputs.files():
+                    kept.add(file.sha256)
+        manifest.check_unchanged()
+        if manifest.has_grown():
+            raise RefusedError(f"{manifest.path} grows: lines were appended to it; run it again")
     return kept
 
 

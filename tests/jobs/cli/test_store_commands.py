@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import socket
 import time
 import uuid
@@ -33,6 +34,7 @@ from jobs.settings.run_config import StoreConfig
 from jobs.store.folder_store import FolderStore
 from jobs.store.store import Store, open_store
 from jobs.worker.spool import Spool
+from pipelines.catalog.files.sources import PACKAGED_CONFIGS
 from tests.builders.input_files import image_bytes
 from tests.builders.records import RUN_ID, failure_of, quarantine_of, record_of
 from tests.jobs.cli.test_status import status_of
@@ -286,6 +288,29 @@ def test_gc_removes_an_uploaded_image_that_no_clip_names_unless_a_manifest_keeps
     let_age(tmp_path, key)
     unread = called(capsys, "gc", store.uri, "--delete")
     assert unread.startswith("uploaded images and videos stay, since a clip may name any: records/")
+    assert store.exists(key)
+
+
+def test_gc_removes_nothing_if_the_images_of_a_manifest_to_keep_are_not_known(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = image_bytes(size=(96, 64))
+    (tmp_path / "a.png").write_bytes(content)
+    models = tmp_path / "models"
+    models.mkdir()
+    packaged = (PACKAGED_CONFIGS / "models" / "shapes-wan-i2v.yaml").read_text()
+    source = re.search(r"^source: .*$", packaged, re.MULTILINE)
+    assert source is not None
+    (models / "mine.yaml").write_text(packaged.replace(source[0], "source: ./not-here"))
+    manifest = tmp_path / "m.jsonl"
+    manifest.write_text(json.dumps({"model": "mine", "prompt": "a circle", "image": "a.png"}))
+    key = input_key(hashlib.sha256(content).hexdigest())
+    store.put(key, content, "application/octet-stream")
+    let_age(tmp_path, key)
+    keep = ("--keep", str(manifest), "--models", str(models), "--delete")
+    message = called(capsys, "gc", store.uri, *keep, code=EXIT_REFUSED)
+    assert "not-here does not exist" in message
+    assert "its clips are not known, so nothing can be removed" in message
     assert store.exists(key)
 
 

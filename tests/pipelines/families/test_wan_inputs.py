@@ -181,7 +181,7 @@ def load(name: str, folder: Path, load: Any = load_model) -> DiffusersModel:
         dtype="float32",
         device="cpu",
         max_sequence_length=KINDS[name].num_tokens,
-        conditioning_scale=0.8,
+        conditioning_scale=0.8 if KINDS[name].pipeline == "WanVACEPipeline" else 1.0,
     )
     return load(config, inspect_model(config, folder / "mine.yaml"), 1)
 
