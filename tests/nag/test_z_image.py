@@ -140,7 +140,8 @@ def test_compiled_blocks_are_guided_alike_and_serve_every_text_and_strength() ->
         num_graphs = counters["stats"]["unique_graphs"]
         with nag.guide(second, **STRENGTHS):
             assert_agrees(render(pipeline, FAMILY), eager[1])
-        with nag.guide(second, **STRENGTHS | {"nag_scale": 3.0}):
+        weaker: dict[str, Any] = {**STRENGTHS, "nag_scale": 3.0}
+        with nag.guide(second, **weaker):
             assert_differs(render(pipeline, FAMILY), eager[1])
         assert counters["stats"]["unique_graphs"] == num_graphs
         assert_agrees(render(pipeline, FAMILY), plain)
