@@ -136,5 +136,16 @@ COURSES: dict[str, tuple[DenoiserTraining, ...]] = {
             muon_learning_rate=3e-3,
             shape_weight=8.0,
         ),
+        DenoiserTraining(
+            name="first images, longer",
+            anywhere=False,
+            num_steps=3000,
+            num_clips=None,
+            learning_rate=1e-3,
+            flow_shift=5.0,
+            seed=7,
+            muon_learning_rate=4e-3,
+            shape_weight=8.0,
+        ),
     ),
 }
