@@ -208,7 +208,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "--clips", type=int, default=120, help="clips for each kind of image (default: 120)"
     )
     parser.add_argument(
-        "--nag-clips", type=int, default=48, help="clips for each negative prompt (default: 48)"
+        "--nag-clips", type=int, default=100, help="clips for each negative prompt (default: 48)"
     )
     parser.add_argument(
         "--weights", type=Path, help="a diffusers folder (default: the packaged weights)"
@@ -218,7 +218,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 BENCHMARK = Benchmark(
     name="image_to_video",
     title="Image-to-video: the image's attributes, and negative prompts",
-    about="Measure the Shapes image-to-video model (about ten minutes on an idle core).",
+    about="Measure the Shapes image-to-video model (about twenty minutes on an idle core).",
     libraries=("torch", "diffusers"),
     cases=cases,
     figures=figures,

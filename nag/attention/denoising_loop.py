@@ -76,9 +76,9 @@ class _ObservedStep:
     def __init__(self, scheduler: Any, loop: DenoisingLoop) -> None:
         self.scheduler = scheduler
         self._loop = loop
-        self._is_over = False
-        self._replaced = vars(scheduler).get("step")  # another extension's, or an outer loop's
-        own = self._replaced.step if isinstance(self._replaced, _ObservedStep) else scheduler.step
+        self.is_over = False
+        self.replaced = vars(scheduler).get("step")  # another extension's, or an outer loop's
+        own = self.replaced.step if isinstance(self.replaced, _ObservedStep) else scheduler.step
         self.step: Any = own
         update_wrapper(self, own)  # pipelines read its signature
         scheduler.step = self
@@ -95,8 +95,8 @@ class _ObservedStep:
         return self if copied is None else type(copied).step.__get__(copied)
 
     def remove(self) -> None:
-        self._is_over = True
-        earlier = self._replaced
-        while isinstance(earlier, _ObservedStep) and earlier._is_over:
-            earlier = earlier._replaced
+        self.is_over = True
+        earlier = self.replaced
+        while isinstance(earlier, _ObservedStep) and earlier.is_over:
+            earlier = earlier.replaced
         restore(self.scheduler, "step", self, earlier)
