@@ -100,6 +100,8 @@ def memory_of_card(device_name: str) -> int | None:
     """
     if stated := re.search(r"(?<![0-9A-Z])(\d{2,3}) ?GB?\b", device_name, re.IGNORECASE):
         return int(stated[1]) * 10**9
+    if re.search(r"(?<![0-9A-Z.])[\d.]+ ?GB?$", device_name, re.IGNORECASE):  # no card has it
+        return None
     for word, size_gb in MEMORY_GB.items():
         if re.search(rf"(?<![A-Z0-9]){word}(?![A-Z0-9])", device_name.upper()):
             return size_gb * 10**9

@@ -31,6 +31,8 @@ def test_the_cards_of_a_cluster_are_those_of_its_nodes_with_gpus_the_largest_fir
 def test_a_size_in_rays_names_counts() -> None:
     assert memory_of_card("A100-40G") == 40_000_000_000
     assert memory_of_card("A10G") == 24_000_000_000
+    for unread in ("A100-0GB", "A100-4GB", "A100-40.5GB", "A100-4000GB"):
+        assert memory_of_card(unread) is None  # and not the memory of other cards of this word
 
 
 def test_clips_without_a_chosen_card_are_compared_with_the_clusters_cards() -> None:
