@@ -208,7 +208,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "--clips", type=int, default=120, help="clips for each kind of image (default: 120)"
     )
     parser.add_argument(
-        "--nag-clips", type=int, default=100, help="clips for each negative prompt (default: 48)"
+        "--nag-clips", type=int, default=100, help="clips for each negative prompt (default: 100)"
     )
     parser.add_argument(
         "--weights", type=Path, help="a diffusers folder (default: the packaged weights)"
