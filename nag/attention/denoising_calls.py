@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self
 
-from nag.attention.denoising_loop import DenoisingLoop
+from nag.attention.denoising_loop import DenoisingLoop, PerturbedProcessors
 from nag.attention.pipeline_passes import passes_of
 from nag.attention.text_encoding_calls import TextEncodingCalls, restore
 from nag.errors import ForeignCallError, NagParameterError, UnnamedCallError
@@ -86,6 +86,7 @@ class PipelineCalls:
         self._loops: list[DenoisingLoop] = []  # each runs inside the one before
         self._passes = passes_of(pipeline)
         self._text_encoding = TextEncodingCalls(pipeline)
+        self._perturbed = PerturbedProcessors(pipeline)
         self._replaced = vars(pipeline).get("progress_bar")  # another extension's
         self._progress_bar = pipeline.progress_bar
         pipeline.progress_bar = self._observed_bar
@@ -173,6 +174,7 @@ class PipelineCalls:
 
     def remove(self) -> None:
         self._text_encoding.remove()
+        self._perturbed.remove()
         restore(self._pipeline, "progress_bar", self._observed_bar, self._replaced)
 
     def _loop(self) -> DenoisingLoop:
@@ -192,7 +194,11 @@ class PipelineCalls:
         return _ObservedBar(self._progress_bar(*args, **kwargs), self._begin, self._end)
 
     def _begin(self) -> DenoisingLoop:
-        self._check()
+        try:
+            self._check()
+        except BaseException:
+            self._perturbed.end_loop(is_whole=False)
+            raise
         loop = DenoisingLoop(self._pipeline, self._text_encoding.has_unconditional_text)
         self._loops.append(loop)
         return loop
@@ -200,6 +206,7 @@ class PipelineCalls:
     def _end(self, loop: DenoisingLoop, *, is_whole: bool) -> None:
         self._loops.remove(loop)
         loop.end()
+        self._perturbed.end_loop(is_whole=is_whole)
         self._ended()
         if is_whole:
             self._check()

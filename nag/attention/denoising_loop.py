@@ -3,7 +3,7 @@
 A loop may run inside another one: a callback may call its own pipeline for a preview.
 """
 
-from functools import update_wrapper
+from functools import update_wrapper, wraps
 from typing import Any
 
 from nag.attention.text_encoding_calls import restore
@@ -100,3 +100,45 @@ class _ObservedStep:
         while isinstance(earlier, _ObservedStep) and earlier.is_over:
             earlier = earlier.replaced
         restore(self.scheduler, "step", self, earlier)
+
+
+class PerturbedProcessors:
+    """Takes back the processors of perturbed attention guidance (PAG) from a loop that failed.
+
+    Diffusers' pipelines replace processors before their loop, and give the earlier ones back only
+    behind a whole one. A refused clip would leave a model that no later clip can use.
+
+    Args:
+        pipeline: `_set_pag_attn_processor` is replaced on it until `remove`, if it has one.
+    """
+
+    NAME = "_set_pag_attn_processor"
+
+    def __init__(self, pipeline: Any) -> None:
+        self._pipeline, self._observed = pipeline, None
+        self._earlier: tuple[Any, dict[str, Any]] | None = None  # a model, and its processors
+        perturb = getattr(pipeline, self.NAME, None)
+        if perturb is None:
+            return
+
+        @wraps(perturb)
+        def observed(*args: Any, **kwargs: Any) -> Any:
+            model = getattr(pipeline, "unet", None) or pipeline.transformer
+            self._earlier = model, dict(model.attn_processors)
+            return perturb(*args, **kwargs)
+
+        self._replaced = vars(pipeline).get(self.NAME)  # another extension's
+        self._observed = observed
+        setattr(pipeline, self.NAME, observed)
+
+    def end_loop(self, *, is_whole: bool) -> None:
+        """Note the end of a loop; give the earlier processors back if it failed."""
+        earlier, self._earlier = self._earlier, None
+        if earlier is not None and not is_whole:
+            model, processors = earlier
+            model.set_attn_processor(processors)
+
+    def remove(self) -> None:
+        """Take the observer off the pipeline."""
+        if self._observed is not None:
+            restore(self._pipeline, self.NAME, self._observed, self._replaced)

@@ -211,15 +211,16 @@ def test_a_negative_prompt_as_text_has_the_mask_of_the_pipelines_own_encoder() -
             assert distance(family.render(pipeline, cfg=True), of_text) > 1e-3
 
 
-def test_perturbed_attention_guidance_is_refused() -> None:
+def test_perturbed_attention_guidance_is_refused_and_its_processors_do_not_stay() -> None:
     family = FAMILIES["SDXL without perturbation"]
     pipeline = family.build()
-    with (
-        install(pipeline) as nag,
-        nag.guide(family.negative(1), **STRONG),
-        pytest.raises(UnnamedCallError, match="pag_scale=0"),
-    ):
-        family.render(pipeline, 1, cfg=True, pag_scale=3.0)
+    with install(pipeline) as nag, nag.guide(family.negative(1), **STRONG):
+        expected = family.render(pipeline, 1, cfg=True, pag_scale=0.0)
+        with pytest.raises(UnnamedCallError, match="pag_scale=0"):
+            family.render(pipeline, 1, cfg=True, pag_scale=3.0)
+        assert torch.equal(family.render(pipeline, 1, cfg=True, pag_scale=0.0), expected)
+    family.render(pipeline, 1, cfg=True, pag_scale=3.0)
+    assert "_set_pag_attn_processor" not in vars(pipeline)
 
 
 def test_the_strength_of_image_prompts_can_change_under_guidance_and_weights_stay_in_place() -> (
