@@ -109,7 +109,10 @@ class SchedulerConfig:
 
 def check_lists(loaded: DictConfig) -> None:
     """Refuse a list with other entries than numbers, for which OmegaConf names no key."""
-    for section, name in itertools.product(("scheduler", "second_stage"), ("sigmas", "timesteps")):
+    for section, name in (
+        *itertools.product(("scheduler", "second_stage"), ("sigmas", "timesteps")),
+        ("ltx2_guidance", "spatio_temporal_guidance_blocks"),
+    ):
         given = loaded.get(section)
         if not isinstance(given, DictConfig) or name not in given:
             continue

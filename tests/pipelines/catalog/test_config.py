@@ -404,6 +404,12 @@ def test_a_decoding_parameter_outside_0_to_1_is_refused(
         load_model_config(write(tmp_path, f"{GOOD}{key}: {value}\n"))
 
 
+def test_a_list_of_blocks_with_a_word_is_refused_by_its_key(tmp_path: Path) -> None:
+    text = f"{GOOD}ltx2_guidance: {{spatio_temporal_guidance_blocks: [a]}}\n"
+    with pytest.raises(ModelConfigError, match=r"\.spatio_temporal_guidance_blocks must be a list"):
+        load_model_config(write(tmp_path, text))
+
+
 @pytest.mark.parametrize(
     ("keys", "pipeline"),
     [
