@@ -11,6 +11,6 @@ CHANNELS = 8  # as the tiny autoencoders have
 
 def upsampler(family: str, **config: Any) -> Any:
     torch.manual_seed(6)
-    model_class = LTXLatentUpsamplerModel if family == "ltx" else LTX2LatentUpsamplerModel
+    model_class: Any = LTXLatentUpsamplerModel if family == "ltx" else LTX2LatentUpsamplerModel
     sizes = {"in_channels": CHANNELS, "mid_channels": 32, "num_blocks_per_stage": 1}
     return model_class(**sizes | config).eval()

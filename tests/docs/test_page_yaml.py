@@ -83,7 +83,7 @@ def read(block: Block, folder: Path) -> str:
         case "manifest" if not keys_of(document) & {"clips", "axes"}:
             text = block.text + yaml.safe_dump(WHOLE_MANIFEST)
         case "model":
-            path_of_base = model_paths()[BASES.get(document.get("family"), "shapes-wan")]
+            path_of_base = model_paths()[BASES.get(str(document.get("family")), "shapes-wan")]
             base = yaml.safe_load(path_of_base.read_text(encoding="utf-8"))
             text = block.text + yaml.safe_dump({k: base[k] for k in base if k not in document})
         case _:
