@@ -199,7 +199,7 @@ class ModelConfig:
     download_gb: float | None = None
 
     def __post_init__(self) -> None:
-        check_source(self.source)
+        check_source(self.source, self.revision)
         check_model(self)
 
     @property

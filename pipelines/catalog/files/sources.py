@@ -47,11 +47,11 @@ _HUB_ADDRESS = re.compile(
 )
 
 
-def check_source(source: str) -> None:
-    """Refuse an address, and a `package:` source that could lead out of the package.
+def check_source(source: str, revision: str | None) -> None:
+    """Refuse an address, a `package:` source that could lead out, and a revision of no use.
 
     Raises:
-        ModelConfigError: the source is one of these.
+        ModelConfigError: the source is one of these, or has a revision and is not on the hub.
     """
     if "://" in source:
         match = _HUB_ADDRESS.match(source)
@@ -65,6 +65,15 @@ def check_source(source: str) -> None:
         )
     if source.startswith("package:") and not re.fullmatch(r"package:[a-z0-9][a-z0-9._-]*", source):
         raise ModelConfigError(f"a packaged model is package:NAME, not {source!r}")
+    if revision is not None and (source.startswith("package:") or _is_path(source)):
+        raise ModelConfigError(
+            f"revision: {revision} is for a source on the hub; the revision of {source} is made of "
+            "its files: leave it out"
+        )
+
+
+def _is_path(source: str) -> bool:
+    return source.startswith((".", "/", "~")) or source.endswith(".safetensors")
 
 
 def resolve_source(source: str, path: Path) -> str | Path:
@@ -81,7 +90,7 @@ def resolve_source(source: str, path: Path) -> str | Path:
     """
     if source.startswith("package:"):
         return PACKAGED_WEIGHTS / source.removeprefix("package:")
-    if source.startswith((".", "/", "~")) or source.endswith(".safetensors"):
+    if _is_path(source):
         try:
             return (path.parent / Path(source).expanduser()).resolve()
         # An unknown ~user, a null byte, a name that is too long.

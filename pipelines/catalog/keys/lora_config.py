@@ -44,7 +44,7 @@ class LoraConfig:
                 f"a LoRA's name is made of letters, digits, _ and -, and is not {NO_LORAS}; "
                 f"got {self.name!r}"
             )
-        check_source(self.source)
+        check_source(self.source, self.revision)
         if not math.isfinite(self.weight) or self.weight == 0:
             raise ModelConfigError(
                 f"the weight of the LoRA {self.name} must be finite and not 0, not {self.weight}"

@@ -126,7 +126,9 @@ def check_lists(loaded: DictConfig) -> None:
 
 def _check_levels(name: str, values: tuple[float, ...], highest: int) -> None:
     if len(values) > MAX_STEPS:
-        raise ModelConfigError(f"scheduler.{name} must be at most {MAX_STEPS}, not {len(values)}")
+        raise ModelConfigError(
+            f"scheduler.{name} must list at most {MAX_STEPS} steps, not {len(values)}"
+        )
     for value in values:
         if not 0 < value <= highest:
             raise ModelConfigError(

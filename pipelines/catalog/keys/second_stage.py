@@ -13,6 +13,7 @@ from pipelines.errors import ModelConfigError
 
 SCALE = 2  # for height and width
 MAX_LEVELS = {"sigmas": 1, "timesteps": 1000}
+MAX_STEPS = 1000
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class SecondStage:
                 "second_stage.source is missing: write the hub id or the folder of the latent "
                 "upsampler, such as Lightricks/ltxv-spatial-upscaler-0.9.7"
             )
-        check_source(self.source)
+        check_source(self.source, self.revision)
         if self.source.endswith(".safetensors"):
             raise ModelConfigError("second_stage.source must be a folder, with a config.json")
         if self.subfolder and not self.subfolder.replace("_", "").replace("-", "").isalnum():
@@ -82,6 +83,10 @@ class SecondStage:
         for name, highest in MAX_LEVELS.items():
             values = tuple(float(value) for value in getattr(self, name))
             object.__setattr__(self, name, values)  # OmegaConf gives a list
+            if len(values) > MAX_STEPS:
+                raise ModelConfigError(
+                    f"second_stage.{name} must list at most {MAX_STEPS} steps, not {len(values)}"
+                )
             if not all(0 < value < highest for value in values) or any(
                 after >= before for before, after in itertools.pairwise(values)
             ):
@@ -98,9 +103,9 @@ class SecondStage:
         if not has_schedule:
             return
         count, strength = self.num_inference_steps, self.denoise_strength
-        if count is None or not 2 <= count <= 1000:
+        if count is None or not 2 <= count <= MAX_STEPS:
             raise ModelConfigError(
-                f"second_stage.num_inference_steps must be between 2 and 1000, not {count}"
+                f"second_stage.num_inference_steps must be between 2 and {MAX_STEPS}, not {count}"
             )
         if strength is None or not 0 < strength < 1:
             raise ModelConfigError(

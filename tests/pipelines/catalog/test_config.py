@@ -289,6 +289,10 @@ def test_loras_are_read_in_their_order(tmp_path: Path) -> None:
         ("loras: [{name: a, source: ./a, component: vae}]", "component"),
         ("loras: [{name: a, source: 'package:../a'}]", "package:NAME"),
         (
+            "loras: [{name: a, source: ./a, revision: v1}]",
+            "revision: v1 is for a source on the hub; .* of ./a is made of its files: leave it out",
+        ),
+        (
             "loras: [{name: a, source: 'https://huggingface.co/Org/A/resolve/v1/b/c.safetensors'}]",
             "not the address https.*; write source: Org/A, revision: v1, weight_name: b/c.safete",
         ),

@@ -109,7 +109,7 @@ def test_a_hub_that_is_away_is_a_named_error_that_may_pass(hub: FakeHub) -> None
     ("config", "error", "message"),
     [
         (replace(MODEL, source="Org/Nothing"), NotFetchedError, "is not on the hub.*HF_TOKEN"),
-        (replace(MODEL, source="./nothing"), ModelNotFoundError, "does not exist"),
+        (replace(MODEL, source="./nothing", revision=None), ModelNotFoundError, "does not exist"),
         (replace(MODEL, source="nothing"), PipelineError, "neither a hub id"),
         (replace(MODEL, source="a/b/c"), PipelineError, "neither a hub id"),
     ],

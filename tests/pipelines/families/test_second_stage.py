@@ -396,6 +396,7 @@ def test_an_upsampler_that_lacks_a_weight_is_refused_when_it_is_loaded(
         ({"subfolder": "../up"}, "one name of letters"),
         ({"timesteps": (1000, 500)}, "each above 0 and below 1000"),
         ({"timesteps": (400, 500)}, "must fall from step to step"),
+        ({"sigmas": tuple(0.9 / k for k in range(1, 1002))}, "at most 1000 steps, not 1001"),
         ({"sigmas": (0.5,)}, "one of the three"),
         ({"timesteps": ()}, "one of the three"),
         ({"num_inference_steps": 5}, "one of the three"),
