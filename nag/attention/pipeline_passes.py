@@ -163,6 +163,10 @@ OF_JOINT_ATTENTION: dict[str, Passes] = {
         ),
         "named",
     ),
+    **dict.fromkeys(
+        ("OvisImagePipeline", "LongCatImagePipeline", "LongCatImageEditPipeline"), "named"
+    ),
+    "BriaPipeline": "batched",
 }
 
 OF_SINGLE_STREAMS: dict[str, Passes] = {

@@ -10,7 +10,7 @@ from diffusers.models.embeddings import apply_rotary_emb
 from diffusers.models.transformers.transformer_qwenimage import apply_rotary_emb_qwen
 
 from nag import NegativeText
-from tests.builders import tiny_joint
+from tests.builders import tiny_flux_copies, tiny_joint
 from tests.nag.joint_by_hand import Rotate
 from tests.nag.reference import Guidance, mask
 
@@ -43,6 +43,7 @@ class Family:
         video: True if it makes clips.
         rotate: its rotary embedding of text and image; None without one.
         norm: norm that bounds the guidance in this family's row.
+        names_calls: True if its pipeline names the calls of its transformer.
     """
 
     build: Callable[[], Any]
@@ -54,6 +55,7 @@ class Family:
     video: bool = False
     rotate: Rotate | None = None
     norm: int = 1
+    names_calls: bool = True
 
     def texts(self, rows: int, seed: int, prefix: str = "") -> dict[str, torch.Tensor]:
         """Return the arguments of the pipeline that hold a text."""
@@ -97,7 +99,7 @@ def _rotate_video(tokens: torch.Tensor, positions: Any) -> torch.Tensor:
 
 
 FAMILIES = {
-    "SD3": Family(tiny_joint.sd3_pipeline, 3, "guidance_scale"),
+    "SD3": Family(tiny_joint.sd3_pipeline, 3, "guidance_scale", names_calls=False),
     "Flux": Family(tiny_joint.flux_pipeline, 4, "true_cfg_scale", rotate=_rotate_flux, norm=2),
     "Qwen-Image": Family(
         tiny_joint.qwen_image_pipeline,
@@ -123,6 +125,32 @@ FAMILIES = {
         pooled=None,
         rotate=_rotate_video,
         video=True,
+        names_calls=False,
+    ),
+    "Ovis-Image": Family(
+        tiny_flux_copies.ovis_image_pipeline,
+        4,
+        "guidance_scale",
+        pooled=None,
+        rotate=_rotate_flux,
+        norm=2,
+    ),
+    "LongCat-Image": Family(
+        tiny_flux_copies.longcat_image_pipeline,
+        4,
+        "guidance_scale",
+        pooled=None,
+        rotate=_rotate_flux,
+        norm=2,
+    ),
+    "Bria": Family(
+        tiny_flux_copies.bria_pipeline,
+        4,
+        "guidance_scale",
+        pooled=None,
+        rotate=_rotate_flux,
+        norm=2,
+        names_calls=False,
     ),
 }
 all_families = pytest.mark.parametrize("family", FAMILIES.values(), ids=list(FAMILIES))
@@ -133,6 +161,7 @@ def render(pipeline: Any, family: Family, rows: int = 1, **arguments: Any) -> to
     call: dict[str, Any] = {
         **family.texts(rows, 1),
         family.guidance_scale: 1.0,
+        "negative_prompt": None,  # Ovis-Image's default is a text, beside which it takes no other
         "height": 64,
         "width": 64,
         "num_inference_steps": 2,

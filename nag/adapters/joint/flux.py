@@ -24,7 +24,7 @@ _rotate: Any = apply_rotary_emb
 
 
 class NagFluxAttnProcessor(NagJointProcessor):
-    """Replaces `FluxAttnProcessor` in both kinds of blocks."""
+    """Replaces `FluxAttnProcessor`, or a copy of it, in both kinds of blocks."""
 
     def __call__(
         self,
@@ -39,7 +39,7 @@ class NagFluxAttnProcessor(NagJointProcessor):
                 attn, hidden_states, encoder_hidden_states, attention_mask, image_rotary_emb
             )
         if attention_mask is not None:
-            raise NotImplementedError("Flux's attention takes no mask, got one")
+            raise NotImplementedError(f"{self.block}: guidance takes no attention mask, got one")
         image = image_projections(attn, hidden_states)
         if encoder_hidden_states is None:
             return self.lanes.guide_sequence(
@@ -80,6 +80,11 @@ def _negative_text(_pipeline: Any, encoded: Any) -> NegativeText:
     return NegativeText(encoded[0], pooled=encoded[1])
 
 
+LANES = LanePlan(
+    _parts,
+    pooled="pooled_projections",
+    repeated=("timestep", "guidance", "controlnet_single_block_samples"),
+)
 ADAPTER = Adapter(
     models=(FluxTransformer2DModel,),
     processors={FluxAttnProcessor: NagFluxAttnProcessor},
@@ -87,9 +92,5 @@ ADAPTER = Adapter(
     negative_text=_negative_text,
     # The author's.
     defaults=NagParams(nag_scale=5, nag_tau=2.5, nag_alpha=0.25, nag_norm="l2"),
-    lanes=LanePlan(
-        _parts,
-        pooled="pooled_projections",
-        repeated=("timestep", "guidance", "controlnet_single_block_samples"),
-    ),
+    lanes=LANES,
 )
