@@ -3,8 +3,9 @@
 `model_config` is its schema, and `config_files` decides what no YAML may hold.
 """
 
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
+from typing import get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -46,6 +47,21 @@ def _check_mandatory(loaded: DictConfig) -> None:
         )
 
 
+def _check_mappings(loaded: DictConfig) -> None:
+    """Refuse a plain value where the schema has a mapping, and name the mapping's keys.
+
+    Raises:
+        ModelConfigError: there is one.
+    """
+    for key, hint in get_type_hints(ModelConfig).items():
+        kinds = (hint, *get_args(hint)) if get_origin(hint) is not tuple else ()
+        part = next((kind for kind in kinds if is_dataclass(kind)), None)
+        given = loaded.get(key)
+        if part is not None and given is not None and not isinstance(given, DictConfig):
+            known = ", ".join(one.name for one in fields(part))
+            raise ModelConfigError(f"{key} must be a mapping of {known}, not {given!r}")
+
+
 def load_model_config(path: Path) -> ModelConfig:
     """Read and check one model's YAML.
 
@@ -56,6 +72,7 @@ def load_model_config(path: Path) -> ModelConfig:
     try:
         loaded = read_file(path)
         check_lists(loaded)
+        _check_mappings(loaded)
         _check_mandatory(loaded)
         merged = OmegaConf.merge(
             schema(ModelConfig), {"name": path.stem}, loaded, read_loras(loaded)

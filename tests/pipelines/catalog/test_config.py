@@ -127,7 +127,7 @@ def test_a_yaml_may_ask_for_a_group_of_devices(tmp_path: Path) -> None:
         ("{ulysses: 2.5}", r"2\.5"),
         ("{across_hosts: true}", "give ulysses or ring above 1"),
         ("{ring: 2, across_hosts: perhaps}", "perhaps"),
-        ("4", "ParallelConfig"),
+        ("4", "parallel must be a mapping of ulysses, ring"),
     ],
 )
 def test_a_group_that_no_yaml_may_ask_for_is_refused(
@@ -304,6 +304,13 @@ def test_loras_are_read_in_their_order(tmp_path: Path) -> None:
 def test_a_wrong_lora_is_one_named_error(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ModelConfigError, match=message):
         load_model_config(write(tmp_path, f"{GOOD}{text}\n"))
+
+
+@pytest.mark.parametrize("key", ["grid", "scheduler", "nag", "parallel", "second_stage"])
+def test_a_plain_value_in_the_place_of_a_mapping_is_refused(tmp_path: Path, key: str) -> None:
+    text = re.sub(rf"(?m)^{key}:.*\n", "", GOOD)
+    with pytest.raises(ModelConfigError, match=rf"{key} must be a mapping of \w+.*, not \['x'\]"):
+        load_model_config(write(tmp_path, f"{text}{key}: [x]\n"))
 
 
 def test_keys_of_acceleration_are_read_and_off_by_default(tmp_path: Path) -> None:
