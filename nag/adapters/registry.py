@@ -16,6 +16,8 @@ MODULES = {
     "SkyReelsV2Transformer3DModel": "wan_copies",
     "WanAnimateTransformer3DModel": "wan_copies",
     "ChronoEditTransformer3DModel": "wan_copies",
+    "HeliosTransformer3DModel": "wan_copies",
+    "AnyFlowTransformer3DModel": "wan_copies",
     "LTXVideoTransformer3DModel": "ltx",
     "LTX2VideoTransformer3DModel": "ltx2",
     "AllegroTransformer3DModel": "text_transformers",

@@ -190,6 +190,8 @@ PASSES: dict[str, Passes] = {
     "LucyEditPipeline": "named",
     **dict.fromkeys(("WanVideoToVideoPipeline", "ChronoEditPipeline"), "prompt first"),
     "WanAnimatePipeline": "named",
+    **dict.fromkeys(("HeliosPipeline", "HeliosPyramidPipeline"), "named"),
+    "AnyFlowPipeline": "batched",
     **dict.fromkeys(("SkyReelsV2Pipeline", "SkyReelsV2ImageToVideoPipeline"), "named"),
     **dict.fromkeys(
         (

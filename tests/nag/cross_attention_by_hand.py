@@ -123,7 +123,8 @@ def _attention(
 
     def forward(*args: Any, **kwargs: Any) -> torch.Tensor:
         bound = signature.bind(*args, **kwargs)
-        bound.arguments |= bound.arguments.pop("cross_attention_kwargs", {})
+        for name in ("cross_attention_kwargs", "kwargs"):
+            bound.arguments |= bound.arguments.pop(name, {})
         arguments = dict(bound.arguments)
         names = ("encoder_hidden_states", "attention_mask")
         text = {name: arguments[name] for name in names if name in arguments}

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from nag import NegativeText
-from tests.builders import tiny_images, tiny_text_transformers
+from tests.builders import tiny_images, tiny_text_transformers, tiny_wan_copies
 from tests.builders.tiny import TEXT_DIM
 from tests.nag.cross_attention_by_hand import ByHand, Form
 from tests.nag.reference import mask
@@ -29,6 +29,7 @@ class Family:
         coverage: text attentions of its model.
         model: name of its model in the pipeline.
         form: order of the passes with classifier-free guidance.
+        is_named: True if the pipeline names its calls, so that those of another one are known too.
         guidance_scale: argument that switches classifier-free guidance on, and its value for it;
             None without classifier-free guidance.
         mask: argument of the text's mask; None without one.
@@ -44,6 +45,7 @@ class Family:
     coverage: int
     model: str = "unet"
     form: Form = "batched"
+    is_named: bool = False
     guidance_scale: tuple[str, float] | None = ("guidance_scale", 3.0)
     mask: str | None = None
     pooled: str | None = None
@@ -235,5 +237,19 @@ FAMILIES = {
     ),
     "Allegro": Family(
         tiny_text_transformers.allegro_pipeline, 2, arguments=_sides(64, num_frames=8), **MASKED
+    ),
+    "AnyFlow": Family(
+        tiny_wan_copies.anyflow_pipeline,
+        2,
+        model="transformer",
+        arguments=_sides(32, num_frames=5),
+    ),
+    "Helios": Family(
+        tiny_wan_copies.helios_pipeline,
+        2,
+        model="transformer",
+        form="prompt first",
+        is_named=True,
+        arguments=lambda _rows, _cfg: tiny_wan_copies.HELIOS_CALL,
     ),
 }

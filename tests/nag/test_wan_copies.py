@@ -12,7 +12,7 @@ from diffusers import (
 )
 
 from nag import NagParameterError, NagParams, NegativeText, guide, install
-from tests.builders import tiny, tiny_skyreels
+from tests.builders import tiny, tiny_skyreels, tiny_wan_copies
 from tests.nag.reference import (
     Guidance,
     cross_attention_by_hand,
@@ -190,3 +190,37 @@ def test_wan_animate_is_guided_by_text_and_not_in_the_blocks_of_the_face() -> No
     with by_hand(driver, unconditional=None):
         assert largest_difference(ours, call()) < CLOSE
     assert largest_difference(ours, plain) > FAR
+
+
+# --- Helios: parts after another, in a pyramid with stages of growing size in each part
+
+
+@pytest.mark.filterwarnings("ignore:__array_wrap__ must")  # numpy's, of torch in the scheduler
+@pytest.mark.parametrize(
+    ("build", "schedule", "steps"),
+    [
+        (tiny_wan_copies.helios_pipeline, {"num_inference_steps": 2}, (0,)),
+        (
+            tiny_wan_copies.helios_pyramid_pipeline,
+            {"num_inference_steps": None, "pyramid_num_inference_steps_list": [1, 2]},
+            (0, 1),
+        ),
+    ],
+    ids=["helios", "pyramid"],
+)
+def test_helios_guides_these_steps_of_each_part_and_stage(
+    build: Any, schedule: dict[str, Any], steps: tuple[int, ...]
+) -> None:
+    pipeline = build()
+    call: dict[str, Any] = {**CFG, **tiny_wan_copies.HELIOS_CALL, **schedule}
+    plain = render(pipeline, PROMPTS, **call)
+    with guide(pipeline, NegativeText(NEGATIVES), NagParams(9, 2.5, 0.5, nag_end=0.3)) as installed:
+        assert (installed.coverage.guided, installed.coverage.total) == (2, 2)
+        ours = render(pipeline, PROMPTS, **call)
+    with guide(pipeline, NegativeText(NEGATIVES), nag_scale=1):
+        assert torch.equal(render(pipeline, PROMPTS, **call), plain)
+    with by_hand(pipeline, steps=steps):
+        assert largest_difference(render(pipeline, PROMPTS, **call), ours) < CLOSE
+    with by_hand(pipeline):
+        assert largest_difference(render(pipeline, PROMPTS, **call), ours) > 5 * CLOSE
+    assert min(largest_difference(ours[row], plain[row]) for row in range(2)) > 5 * CLOSE

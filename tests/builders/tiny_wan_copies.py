@@ -1,0 +1,77 @@
+"""Helios and AnyFlow, models made from Wan, of real classes at tiny size, with random weights.
+
+They are called with embeddings.
+"""
+
+from typing import Any
+
+import torch
+from diffusers import (
+    AnyFlowPipeline,
+    AnyFlowTransformer3DModel,
+    FlowMapEulerDiscreteScheduler,
+    HeliosPipeline,
+    HeliosPyramidPipeline,
+    HeliosScheduler,
+    HeliosTransformer3DModel,
+)
+
+from tests.builders import tiny
+
+SIZES: dict[str, Any] = {
+    "num_attention_heads": 2,
+    "attention_head_dim": tiny.HEAD_DIM,
+    "in_channels": 8,
+    "out_channels": 8,
+    "text_dim": tiny.TEXT_DIM,
+    "freq_dim": 32,
+    "ffn_dim": 48,
+    "num_layers": 2,
+}
+# One latent frame in each of two parts, the second one with the first in its history.
+HELIOS_CALL: dict[str, Any] = {
+    "height": 32,
+    "width": 32,
+    "num_frames": 2,
+    "history_sizes": [4, 2, 1],
+    "num_latent_frames_per_chunk": 1,
+}
+
+
+def _pipeline(kind: Any, transformer: Any, scheduler: Any, vae: Any = None) -> Any:
+    pipeline = kind(
+        tokenizer=None,
+        text_encoder=None,
+        transformer=transformer.eval(),
+        vae=vae,
+        scheduler=scheduler,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def anyflow_pipeline() -> Any:
+    torch.manual_seed(0)
+    transformer = AnyFlowTransformer3DModel(rope_max_seq_len=32, **SIZES)
+    return _pipeline(AnyFlowPipeline, transformer, FlowMapEulerDiscreteScheduler())
+
+
+def helios_transformer() -> HeliosTransformer3DModel:
+    torch.manual_seed(0)
+    rope_dim = (tiny.HEAD_DIM - 8, 4, 4)
+    return HeliosTransformer3DModel(rope_dim=rope_dim, is_amplify_history=True, **SIZES)
+
+
+def helios_pipeline() -> Any:
+    return _pipeline(
+        HeliosPipeline, helios_transformer(), HeliosScheduler(stages=1, stage_range=[0, 1]),
+        tiny.shared(tiny.wan_vae),
+    )  # fmt: skip
+
+
+def helios_pyramid_pipeline() -> Any:
+    """Build a pyramid of two stages; at the default gamma its noise may not be drawn on a CPU."""
+    return _pipeline(
+        HeliosPyramidPipeline, helios_transformer(),
+        HeliosScheduler(stages=2, stage_range=[0, 0.5, 1], gamma=0.3), tiny.shared(tiny.wan_vae),
+    )  # fmt: skip
