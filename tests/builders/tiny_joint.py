@@ -201,7 +201,7 @@ def cogvideox_pipeline() -> Any:
     )
 
 
-def autoencoder() -> AutoencoderKL:
+def autoencoder(**changes: Any) -> AutoencoderKL:
     torch.manual_seed(2)
     config: dict[str, Any] = {
         "down_block_types": ("DownEncoderBlock2D",) * 4,
@@ -210,7 +210,7 @@ def autoencoder() -> AutoencoderKL:
         "norm_num_groups": 2,
         "shift_factor": 0.1,
     }
-    return AutoencoderKL(**config).eval()
+    return AutoencoderKL(**{**config, **changes}).eval()
 
 
 def with_encoders(pipeline: Any) -> Any:
