@@ -8,7 +8,7 @@ where the one ends and the other begins.
 Shapes: B batch, L text tokens, D text channels, H heads, K channels a head, T tokens of both texts.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -99,6 +99,9 @@ class NegativeText:
             for LTX-2 alone. Its connectors make both.
         pooled: one embedding of the whole text, (B or 1, D), for a model that takes
             `pooled_projections` besides the embeddings.
+        glyph_embeds: embeddings of the letters that the text quotes, (B or 1, G, E), for a model
+            that takes those besides; None for a text that quotes nothing.
+        glyph_mask: their mask, (B or 1, G).
     """
 
     embeds: torch.Tensor
@@ -106,10 +109,14 @@ class NegativeText:
     has_default_length: bool = False
     audio_embeds: torch.Tensor | None = None
     pooled: torch.Tensor | None = None
+    glyph_embeds: torch.Tensor | None = None
+    glyph_mask: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
-        for name in ("embeds", "attention_mask", "audio_embeds", "pooled"):
-            value: object = getattr(self, name)
+        for one in fields(self):
+            name, value = one.name, getattr(self, one.name)
+            if name == "has_default_length":
+                continue
             if not (torch.is_tensor(value) or (value is None and name != "embeds")):
                 raise NagTextError(
                     f"NegativeText.{name} must be a tensor, got {type(value).__name__}; a text "
@@ -176,6 +183,7 @@ class NegativeText:
                 f"the negative prompt's pooled embeddings must have {len(embeds)} rows, as its "
                 f"embeddings have, got {len(self.pooled)}"
             )
+        self._check_glyphs()
         if self.has_default_length and embeds.shape[1] != text_BLD.shape[1]:
             raise NagTextError(
                 f"the negative prompt has {embeds.shape[1]} tokens, the pipeline's default, and "
@@ -191,11 +199,34 @@ class NegativeText:
                 f"{num_guided_rows}: give 1 row, or one for each prompt"
             )
         index = torch.tensor(guided.index(embeds.shape[0]), device=embeds.device)
+
+        def rows(one: torch.Tensor | None) -> torch.Tensor | None:
+            return None if one is None else one[index].to(text_BLD.device)
+
         return NegativeText(
             embeds[index].to(text_BLD),
-            None if mask is None else mask[index].to(text_BLD.device),
-            pooled=None if self.pooled is None else self.pooled[index].to(text_BLD.device),
+            rows(mask),
+            pooled=rows(self.pooled),
+            glyph_embeds=rows(self.glyph_embeds),
+            glyph_mask=rows(self.glyph_mask),
         )
+
+    def _check_glyphs(self) -> None:
+        glyphs, mask = self.glyph_embeds, self.glyph_mask
+        if glyphs is None and mask is None:
+            return
+        if glyphs is None or mask is None or glyphs.ndim != 3 or mask.shape != glyphs.shape[:2]:
+            raise NagTextError(
+                "the negative prompt's glyph_embeds must be (batch, tokens, channels) and its "
+                "glyph_mask (batch, tokens), got "
+                f"{None if glyphs is None else tuple(glyphs.shape)} and "
+                f"{None if mask is None else tuple(mask.shape)}"
+            )
+        if len(glyphs) != len(self.embeds):
+            raise NagTextError(
+                f"the negative prompt's glyph_embeds must have {len(self.embeds)} rows, as its "
+                f"embeddings have, got {len(glyphs)}"
+            )
 
     def append_mask(self, mask_BL: torch.Tensor) -> torch.Tensor:
         """Return the prompt's mask with the negative prompt's behind it.

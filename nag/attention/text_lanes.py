@@ -10,7 +10,7 @@ Shapes: B rows of a call, G of them guided, N text rows (B + G), T text tokens, 
 S tokens of both, D channels, H heads, K channels a head.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch.nn import functional
@@ -50,6 +50,14 @@ class LaneRows:
     def width(self) -> int:
         """The tokens of a text row, with those that fill up the shorter text."""
         return max(self.text_length, self.negative_length)
+
+    def with_tokens(self, number: int) -> "LaneRows":
+        """Return the same rows, so many tokens longer."""
+        return replace(
+            self,
+            text_length=self.text_length + number,
+            negative_length=self.negative_length + number,
+        )
 
     def first(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return the rows of the call, without those of the negative lane."""

@@ -13,7 +13,8 @@ from torch.nn import functional
 
 from nag.attention.call_hook import CallHook
 from nag.attention.denoising_calls import DenoisingCalls
-from nag.attention.text_concat import GuidedSpan, NegativeText
+from nag.attention.text_concat import GuidedSpan, NegativeText, TextInput
+from nag.attention.text_glyphs import append_glyphs
 from nag.attention.text_lanes import LaneRows, TextLanes
 from nag.errors import NagTextError
 from nag.params import GuidanceParams
@@ -23,6 +24,10 @@ Edit = Callable[[LaneRows, torch.Tensor], torch.Tensor]
 
 
 def _no_parts(_model: Any) -> Iterable[tuple[torch.nn.Module, Edit]]:
+    return ()
+
+
+def _no_further_tokens(_model: Any) -> tuple[str, ...]:
     return ()
 
 
@@ -38,12 +43,16 @@ class LanePlan:
             tensors, or lists of tensors. If `hidden_states` are, the output is cut to the call.
         has_own_lengths: True if the texts may have two lengths, since no attention of the model
             takes both as one tensor; else both must have one length.
+        glyphs: arguments of the letters that the prompt quotes; None without them.
+        further: returns the arguments whose tokens a model joins to those of the text.
     """
 
     parts: Callable[[Any], Iterable[tuple[torch.nn.Module, Edit]]] = _no_parts
     pooled: str | None = None
     repeated: tuple[str, ...] = ()
     has_own_lengths: bool = False
+    glyphs: TextInput | None = None
+    further: Callable[[Any], tuple[str, ...]] = _no_further_tokens
 
 
 class TextLanesHook(CallHook):
@@ -108,7 +117,15 @@ class TextLanesHook(CallHook):
         for name in plan.repeated:
             if arguments.get(name) is not None:
                 arguments[name] = _repeat(rows, arguments[name])
-        self._lanes.rows = rows
+        if plan.glyphs is not None and arguments.get(plan.glyphs.embeds) is not None:
+            append_glyphs(arguments, plan.glyphs, negative, guided)
+        self._lanes.rows = rows.with_tokens(
+            sum(
+                arguments[name].shape[1]
+                for name in plan.further(self._model)
+                if arguments.get(name) is not None
+            )
+        )
 
     def _append_mask(
         self, arguments: dict[str, Any], rows: LaneRows, negative: NegativeText

@@ -67,7 +67,8 @@ class InstalledGuidance:
             raise
 
     def _observe(self, pipeline: DenoisingPipeline) -> DenoisingCalls:
-        if hasattr(pipeline, "guider"):
+        # Hunyuan's stock pipelines have guiders too; they name each call by its pass.
+        if hasattr(pipeline, "guider") and hasattr(pipeline, "blocks"):
             return GuiderCalls(pipeline, self._check_if_guiding)
         return PipelineCalls(pipeline, self._check_if_guiding, self._end_loop)
 

@@ -38,6 +38,7 @@ def encode_negative_prompt(
     encode, arguments = _encoder(pipeline)
     arguments |= {"prompt": _texts(negative_prompt), "device": pipeline._execution_device}
     takes = signature(encode).parameters
+    arguments["batch_size"] = len(arguments["prompt"])  # some count their prompts by it
     if "image" in takes:
         raise NagTextError(
             f"{type(pipeline).__name__} encodes a text together with an image: give NegativeText "

@@ -15,6 +15,8 @@ from diffusers import (
     FlowMatchEulerDiscreteScheduler,
     FluxPipeline,
     FluxTransformer2DModel,
+    HunyuanImagePipeline,
+    HunyuanImageTransformer2DModel,
     HunyuanVideoPipeline,
     HunyuanVideoTransformer3DModel,
     QwenImagePipeline,
@@ -22,6 +24,7 @@ from diffusers import (
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
 )
+from diffusers.guiders import ClassifierFreeGuidance
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -35,6 +38,7 @@ from tests.builders import tiny
 
 TEXT_DIM = tiny.TEXT_DIM
 POOLED_DIM = 12
+GLYPH_DIM = 10
 CLIP_LENGTH = 20
 HEADS = {"num_attention_heads": 2, "attention_head_dim": 12}
 
@@ -171,6 +175,37 @@ def hunyuan_video_pipeline(**changes: Any) -> Any:
         "tokenizer_2": empty,
     }
     return finished(HunyuanVideoPipeline(**parts))
+
+
+def hunyuan_image_transformer(**changes: Any) -> HunyuanImageTransformer2DModel:
+    torch.manual_seed(0)
+    config: dict[str, Any] = {
+        "in_channels": 4,
+        "out_channels": 4,
+        "num_layers": 2,
+        "num_single_layers": 2,
+        "num_refiner_layers": 1,
+        "text_embed_dim": TEXT_DIM,
+        "text_embed_2_dim": GLYPH_DIM,
+        "rope_axes_dim": (6, 6),
+        **HEADS,
+    }
+    return randomized(HunyuanImageTransformer2DModel(**{**config, **changes}))
+
+
+def hunyuan_image_pipeline(**changes: Any) -> Any:
+    empty: Any = None
+    parts: dict[str, Any] = {
+        "scheduler": FlowMatchEulerDiscreteScheduler(),
+        "vae": empty,
+        "text_encoder": empty,
+        "tokenizer": empty,
+        "text_encoder_2": empty,
+        "tokenizer_2": empty,
+        "transformer": hunyuan_image_transformer(**changes),
+        "guider": ClassifierFreeGuidance(guidance_scale=1.0),
+    }
+    return finished(HunyuanImagePipeline(**parts))
 
 
 def cogvideox_pipeline() -> Any:

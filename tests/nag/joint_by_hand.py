@@ -112,6 +112,12 @@ class _Call:
         two["encoder_hidden_states"] = torch.cat(
             [functional.pad(each, (0, 0, 0, length - each.shape[1])) for each in (text, negative)]
         )
+        if self.guidance.glyphs is not None and self.guidance.glyph_mask is not None:
+            for name, of_negative in (
+                ("encoder_hidden_states_2", self.guidance.glyphs),
+                ("encoder_attention_mask_2", self.guidance.glyph_mask),
+            ):
+                two[name] = torch.cat([one[name], of_negative[index : index + 1]])
         if self.pooled is not None:
             two["pooled_projections"] = torch.cat(
                 [one["pooled_projections"], self.pooled[index : index + 1]]

@@ -15,6 +15,8 @@ from tests.nag.joint_by_hand import Rotate
 from tests.nag.reference import Guidance, mask
 
 LENGTH = 7
+GLYPHS = 4
+OF_GUIDER = "guidance_scale of the guider"
 
 
 def seeded(seed: int, *shape: int) -> torch.Tensor:
@@ -29,6 +31,10 @@ def pooled(rows: int, seed: int) -> torch.Tensor:
     return seeded(seed, rows, tiny_joint.POOLED_DIM)
 
 
+def glyphs(rows: int, seed: int) -> torch.Tensor:
+    return seeded(seed, rows, GLYPHS, tiny_joint.GLYPH_DIM)
+
+
 @dataclass(frozen=True)
 class Family:
     """One family of models.
@@ -36,12 +42,13 @@ class Family:
     Args:
         build: builds its tiny pipeline.
         coverage: text attentions of its transformer.
-        guidance_scale: argument that switches classifier-free guidance on.
+        guidance_scale: argument that switches classifier-free guidance on, or OF_GUIDER.
         pooled: argument of the pooled text; None without one.
         mask: argument of the text's mask; None without one.
         has_own_lengths: True if a family with masks takes texts of two lengths.
         video: True if it makes clips.
         rotate: its rotary embedding of text and image; None without one.
+        glyphs: True if it takes the letters that a prompt quotes, with their mask.
         norm: norm that bounds the guidance in this family's row.
         names_calls: True if its pipeline names the calls of its transformer.
     """
@@ -54,6 +61,7 @@ class Family:
     has_own_lengths: bool = True
     video: bool = False
     rotate: Rotate | None = None
+    glyphs: bool = False
     norm: int = 1
     names_calls: bool = True
 
@@ -64,6 +72,9 @@ class Family:
             found[prefix + self.pooled] = pooled(rows, seed)
         if self.mask:
             found[prefix + self.mask] = mask(LENGTH, *(LENGTH - 2 * row for row in range(rows)))
+        if self.glyphs:
+            found[f"{prefix}prompt_embeds_2"] = glyphs(rows, seed)
+            found[f"{prefix}prompt_embeds_mask_2"] = mask(GLYPHS, *range(1, rows + 1))
         return found
 
     def negative(self, rows: int = 1) -> tuple[NegativeText, Guidance, torch.Tensor | None]:
@@ -72,8 +83,24 @@ class Family:
         negative_mask = mask(length, *(length - row for row in range(rows))) if self.mask else None
         whole = pooled(rows, 2) if self.pooled else None
         embeds = text(rows, 2, length)
-        nag = NegativeText(embeds, negative_mask, pooled=whole)
-        by_hand = Guidance(embeds, negative_mask, scale=5.0, tau=1.5, alpha=0.5, norm=self.norm)
+        glyph_mask = mask(GLYPHS, *(GLYPHS - row for row in range(rows))) if self.glyphs else None
+        nag = NegativeText(
+            embeds,
+            negative_mask,
+            pooled=whole,
+            glyph_embeds=glyphs(rows, 2) if self.glyphs else None,
+            glyph_mask=glyph_mask,
+        )
+        by_hand = Guidance(
+            embeds,
+            negative_mask,
+            scale=5.0,
+            tau=1.5,
+            alpha=0.5,
+            norm=self.norm,
+            glyphs=nag.glyph_embeds,
+            glyph_mask=glyph_mask,
+        )
         return nag, by_hand, whole
 
     def strengths(self) -> dict[str, Any]:
@@ -117,6 +144,16 @@ FAMILIES = {
         has_own_lengths=False,
         rotate=_rotate_video,
         video=True,
+    ),
+    "HunyuanImage": Family(
+        tiny_joint.hunyuan_image_pipeline,
+        4,
+        OF_GUIDER,
+        pooled=None,
+        mask="prompt_embeds_mask",
+        has_own_lengths=False,
+        rotate=_rotate_video,
+        glyphs=True,
     ),
     "CogVideoX": Family(
         tiny_joint.cogvideox_pipeline,
@@ -171,7 +208,11 @@ def render(pipeline: Any, family: Family, rows: int = 1, **arguments: Any) -> to
     }
     if family.video:
         call["num_frames"] = 5
-    return pipeline(**{**call, **arguments})[0]
+    call |= arguments
+    scale = call.pop(OF_GUIDER, None)
+    if scale is not None:
+        pipeline.guider.guidance_scale = scale
+    return pipeline(**call)[0]
 
 
 def assert_agrees(one: torch.Tensor, other: torch.Tensor) -> None:

@@ -25,7 +25,8 @@ class Guidance:
     """The guidance of a clip.
 
     Rows that equal a row of `unconditional` stay unguided; `steps` None guides all steps. `method`
-    is nag (scale, tau, alpha, norm), vsf (scale, bias) or nasa (scale).
+    is nag (scale, tau, alpha, norm), vsf (scale, bias) or nasa (scale). `glyphs` are those of the
+    negative prompts.
     """
 
     negative: torch.Tensor
@@ -38,6 +39,8 @@ class Guidance:
     norm: int = 1
     method: Literal["nag", "vsf", "nasa"] = "nag"
     bias: float = 0.0
+    glyphs: torch.Tensor | None = None
+    glyph_mask: torch.Tensor | None = None
 
 
 @dataclass

@@ -24,7 +24,7 @@ _rotate: Any = apply_rotary_emb
 
 
 class NagHunyuanVideoAttnProcessor(NagJointProcessor):
-    """Replaces `HunyuanVideoAttnProcessor2_0` in both kinds of blocks."""
+    """Replaces `HunyuanVideoAttnProcessor2_0`, and its copy in HunyuanImage, in all blocks."""
 
     def __call__(
         self,
@@ -38,7 +38,7 @@ class NagHunyuanVideoAttnProcessor(NagJointProcessor):
             return self.stock(
                 attn, hidden_states, encoder_hidden_states, attention_mask, image_rotary_emb
             )
-        video = _rotated(image_projections(attn, hidden_states), image_rotary_emb)
+        video = rotated(image_projections(attn, hidden_states), image_rotary_emb)
         mask_NS = None if attention_mask is None else attention_mask[:, 0, 0]  # the video's first
         num_video_tokens = hidden_states.shape[1]
         if attn.add_q_proj is not None:
@@ -62,7 +62,8 @@ class NagHunyuanVideoAttnProcessor(NagJointProcessor):
         return video_NLD, text_NTD
 
 
-def _rotated(projected: QueryKeyValue, rotary: Rotary | None) -> QueryKeyValue:
+def rotated(projected: QueryKeyValue, rotary: Rotary | None) -> QueryKeyValue:
+    """Return a projection of the video with its positions."""
     if rotary is None:
         return projected
     query, key, value = projected
@@ -70,13 +71,15 @@ def _rotated(projected: QueryKeyValue, rotary: Rotary | None) -> QueryKeyValue:
     return query, _rotate(key, rotary, sequence_dim=1), value
 
 
-def _is_text_attention(name: str, module: Any) -> bool:
+def is_text_attention(name: str, module: Any) -> bool:
+    """Return True for an attention of the blocks."""
     # The refiner of the text has attentions too, of the text alone.
     in_blocks = name.startswith(("transformer_blocks.", "single_transformer_blocks."))
     return in_blocks and isinstance(module, Attention)
 
 
-def _parts(model: Any) -> Iterable[tuple[torch.nn.Module, Edit]]:
+def parts(model: Any) -> Iterable[tuple[torch.nn.Module, Edit]]:
+    """Return the parts of a model that take the rows of the call, or those of both lanes."""
     # The model makes its mask for the rows of the latents, so they are repeated up to here.
     yield model.x_embedder, LaneRows.first
     for block in model.transformer_blocks:
@@ -93,10 +96,10 @@ def _negative_text(_pipeline: Any, encoded: Any) -> NegativeText:
 ADAPTER = Adapter(
     models=(HunyuanVideoTransformer3DModel,),
     processors={HunyuanVideoAttnProcessor2_0: NagHunyuanVideoAttnProcessor},
-    is_text_attention=_is_text_attention,
+    is_text_attention=is_text_attention,
     negative_text=_negative_text,
     lanes=LanePlan(
-        _parts,
+        parts,
         pooled="pooled_projections",
         repeated=("hidden_states", "timestep", "guidance"),
     ),
