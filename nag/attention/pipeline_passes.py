@@ -203,6 +203,7 @@ PASSES: dict[str, Passes] = {
         "named",
     ),
     **dict.fromkeys(("LTXPipeline", "LTXImageToVideoPipeline", "LTXConditionPipeline"), "batched"),
+    "LTXI2VLongMultiPromptPipeline": "batched",
     **dict.fromkeys(("LTX2Pipeline", "LTX2ImageToVideoPipeline", "LTX2ConditionPipeline"), "named"),
     **dict.fromkeys(("LTX2InContextPipeline", "LTX2HDRPipeline"), "named"),
     **OF_UNETS,

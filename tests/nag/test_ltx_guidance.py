@@ -7,7 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
+from diffusers import (
+    FlowMatchEulerDiscreteScheduler,
+    LTXEulerAncestralRFScheduler,
+    LTXI2VLongMultiPromptPipeline,
+    UniPCMultistepScheduler,
+)
 
 from nag import NagParams, NegativeText, install
 from tests.builders import tiny
@@ -285,3 +290,37 @@ def test_half_precision_pipelines_are_guided_and_finite(dtype: torch.dtype) -> N
     assert torch.isfinite(guided).all()
     assert largest_difference(guided, full) < 0.2
     assert largest_difference(guided, render(pipeline, PROMPT.to(dtype), **arguments)) > FAR
+
+
+def test_a_long_video_is_guided_in_each_window_with_the_prompt_of_that_window() -> None:
+    parts: dict[str, Any] = tiny.ltx_pipeline().components
+    parts["scheduler"] = LTXEulerAncestralRFScheduler()
+    pipeline: Any = LTXI2VLongMultiPromptPipeline(**parts)
+    pipeline.set_progress_bar_config(disable=True)
+
+    def render_long() -> torch.Tensor:
+        return pipeline(
+            prompt="red | blue", negative_prompt="mud", guidance_scale=3.0, num_inference_steps=3,
+            height=32, width=32, num_frames=17, temporal_tile_size=16, temporal_overlap=8,
+            max_sequence_length=12, output_type="latent",
+        ).frames  # fmt: skip
+
+    plain = render_long()
+    with install(pipeline) as nag:
+        with nag.guide("green", STRONG, max_sequence_length=12):
+            ours = render_long()
+        with nag.guide("green", NagParams(9, 2.5, 0.5, nag_end=0.3), max_sequence_length=12):
+            first_step = render_long()
+        with nag.guide("green", nag_scale=1, max_sequence_length=12):
+            assert torch.equal(render_long(), plain)
+    with torch.no_grad():
+        green, mud = (
+            pipeline.encode_prompt(word, do_classifier_free_guidance=False, max_sequence_length=12)
+            for word in ("green", "mud")
+        )
+    for clip, steps in ((ours, None), (first_step, (0,))):
+        guidance = Guidance(*green[:2], tau=2.5, alpha=0.5, unconditional=mud[0], steps=steps)
+        with cross_attention_by_hand(pipeline, guidance):
+            assert largest_difference(render_long(), clip) < CLOSE
+        assert largest_difference(clip, plain) > FAR
+    assert largest_difference(ours, first_step) > FAR
