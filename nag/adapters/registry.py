@@ -39,6 +39,7 @@ MODULES = {
     "ZImageTransformer2DModel": "joint.z_image",
     "Lumina2Transformer2DModel": "joint.lumina2",
     "HunyuanVideoTransformer3DModel": "joint.hunyuan_video",
+    "HunyuanVideo15Transformer3DModel": "joint.hunyuan_video15",
     "HunyuanImageTransformer2DModel": "joint.hunyuan_image",
     "CogVideoXTransformer3DModel": "joint.cogvideox",
     "Flux2Transformer2DModel": "joint.flux2",

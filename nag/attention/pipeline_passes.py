@@ -127,6 +127,7 @@ OF_JOINT_ATTENTION: dict[str, Passes] = {
     **dict.fromkeys(
         ("HunyuanVideoImageToVideoPipeline", "HunyuanSkyreelsImageToVideoPipeline"), "prompt first"
     ),
+    **dict.fromkeys(("HunyuanVideo15Pipeline", "HunyuanVideo15ImageToVideoPipeline"), "named"),
     **dict.fromkeys(("HunyuanImagePipeline", "HunyuanImageRefinerPipeline"), "named"),
     "FluxPipeline": "named",
     **dict.fromkeys(

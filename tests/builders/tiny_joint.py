@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from diffusers import (
     AutoencoderKL,
+    AutoencoderKLHunyuanVideo15,
     CogVideoXDDIMScheduler,
     CogVideoXPipeline,
     CogVideoXTransformer3DModel,
@@ -17,6 +18,8 @@ from diffusers import (
     FluxTransformer2DModel,
     HunyuanImagePipeline,
     HunyuanImageTransformer2DModel,
+    HunyuanVideo15Pipeline,
+    HunyuanVideo15Transformer3DModel,
     HunyuanVideoPipeline,
     HunyuanVideoTransformer3DModel,
     QwenImagePipeline,
@@ -206,6 +209,39 @@ def hunyuan_image_pipeline(**changes: Any) -> Any:
         "guider": ClassifierFreeGuidance(guidance_scale=1.0),
     }
     return finished(HunyuanImagePipeline(**parts))
+
+
+def hunyuan_video15_pipeline() -> Any:
+    torch.manual_seed(0)
+    config: dict[str, Any] = {
+        "in_channels": 9,
+        "out_channels": 4,
+        "num_layers": 2,
+        "num_refiner_layers": 1,
+        "text_embed_dim": TEXT_DIM,
+        "text_embed_2_dim": GLYPH_DIM,
+        "image_embed_dim": 8,
+        "rope_axes_dim": (4, 4, 4),
+        "target_size": 64,
+        **HEADS,
+    }
+    of_vae: dict[str, Any] = {
+        "latent_channels": 4,
+        "block_out_channels": (16, 16, 16, 16, 16),
+        "layers_per_block": 1,
+    }
+    empty: Any = None
+    parts: dict[str, Any] = {
+        "text_encoder": empty,
+        "tokenizer": empty,
+        "transformer": randomized(HunyuanVideo15Transformer3DModel(**config)),
+        "vae": AutoencoderKLHunyuanVideo15(**of_vae),  # the pipeline reads its sizes
+        "scheduler": FlowMatchEulerDiscreteScheduler(),
+        "text_encoder_2": empty,
+        "tokenizer_2": empty,
+        "guider": ClassifierFreeGuidance(guidance_scale=1.0),
+    }
+    return finished(HunyuanVideo15Pipeline(**parts))
 
 
 def cogvideox_pipeline() -> Any:

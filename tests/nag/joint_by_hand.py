@@ -180,7 +180,9 @@ class _Attention:
             num_tokens, mask = queries[0].shape[1], None
             of_text = encoder_hidden_states_mask
             if attention_mask is not None:  # the image's, then the text's
-                of_text = attention_mask[:, 0, 0, num_tokens - length :]
+                of_text = attention_mask
+                if of_text.ndim == 4:
+                    of_text = of_text[:, 0, 0, num_tokens - length :]
             if of_text is not None:
                 mask = functional.pad(of_text[row], (0, num_tokens - length), value=True)
             sums = softmax_sums(*(one[0].flatten(1) for one in queries), attn.heads, mask)

@@ -155,6 +155,17 @@ FAMILIES = {
         rotate=_rotate_video,
         glyphs=True,
     ),
+    "HunyuanVideo 1.5": Family(
+        tiny_joint.hunyuan_video15_pipeline,
+        2,
+        OF_GUIDER,
+        pooled=None,
+        mask="prompt_embeds_mask",
+        has_own_lengths=False,
+        rotate=_rotate_video,
+        video=True,
+        glyphs=True,
+    ),
     "CogVideoX": Family(
         tiny_joint.cogvideox_pipeline,
         2,
