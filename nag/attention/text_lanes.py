@@ -83,15 +83,10 @@ class LaneRows:
         )
 
 
-class TextLanes:
-    """The lanes of the call under way, and the guidance of the image tokens by both.
+class Lanes:
+    """The strengths of NAG for the calls of a model, whose negative prompt runs in a lane."""
 
-    The hook of a model writes it; the processors of that model read it.
-    """
-
-    def __init__(self, text: TextInput) -> None:
-        self.text = text
-        self.rows: LaneRows | None = None  # None outside a call
+    def __init__(self) -> None:
         self.is_guiding = False  # the call under way may be guided
         self._method = NagMethod()
         self.use(UNGUIDED)
@@ -103,6 +98,18 @@ class TextLanes:
             NagParameterError: the method is another than Normalized Attention Guidance.
         """
         self._method.set(only_nag(params))
+
+
+class TextLanes(Lanes):
+    """The lanes of the call under way, and the guidance of the image tokens by both.
+
+    The hook of a model writes it; the processors of that model read it.
+    """
+
+    def __init__(self, text: TextInput) -> None:
+        self.text = text
+        super().__init__()
+        self.rows: LaneRows | None = None  # None outside a call
 
     def guide(
         self,

@@ -10,14 +10,10 @@ from typing import Any
 import torch
 from diffusers import CogVideoXTransformer3DModel
 from diffusers.models.attention_processor import Attention, CogVideoXAttnProcessor2_0
-from diffusers.models.embeddings import apply_rotary_emb
 
 from nag.adapters.adapter import Adapter
-from nag.adapters.joint.processor import NagJointProcessor, image_projections
+from nag.adapters.joint.processor import NagJointProcessor, Rotary, image_projections, rotated
 from nag.attention.text_lanes_hook import LanePlan
-
-Rotary = tuple[torch.Tensor, torch.Tensor]  # cosines and sines of the video, each (L, K)
-_rotate: Any = apply_rotary_emb
 
 
 class NagCogVideoXAttnProcessor(NagJointProcessor):
@@ -38,17 +34,9 @@ class NagCogVideoXAttnProcessor(NagJointProcessor):
         if attention_mask is not None:
             raise NotImplementedError("CogVideoX's attention takes no mask, got one")
         length = encoder_hidden_states.shape[1]
-        query, key, value = image_projections(
-            attn, torch.cat([encoder_hidden_states, hidden_states], dim=1)
-        )
-        if image_rotary_emb is not None:
-            query, key = (
-                torch.cat(
-                    [one[:, :length], _rotate(one[:, length:], image_rotary_emb, sequence_dim=1)],
-                    dim=1,
-                )
-                for one in (query, key)
-            )
+        text = image_projections(attn, encoder_hidden_states)
+        video = rotated(image_projections(attn, hidden_states), image_rotary_emb)
+        query, key, value = (torch.cat(pair, 1) for pair in zip(text, video, strict=True))
         guided_NSD = self.lanes.guide_sequence(self._attend(query, key, value))
         output_NSD = attn.to_out[1](attn.to_out[0](guided_NSD))
         return output_NSD[:, length:], output_NSD[:, :length]

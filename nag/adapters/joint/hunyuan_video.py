@@ -10,17 +10,19 @@ from typing import Any
 import torch
 from diffusers import HunyuanVideoTransformer3DModel
 from diffusers.models.attention_processor import Attention
-from diffusers.models.embeddings import apply_rotary_emb
 from diffusers.models.transformers.transformer_hunyuan_video import HunyuanVideoAttnProcessor2_0
 
 from nag.adapters.adapter import Adapter
-from nag.adapters.joint.processor import NagJointProcessor, image_projections, text_projections
+from nag.adapters.joint.processor import (
+    NagJointProcessor,
+    Rotary,
+    image_projections,
+    rotated,
+    text_projections,
+)
 from nag.attention.text_concat import NegativeText
-from nag.attention.text_lanes import LaneRows, QueryKeyValue
+from nag.attention.text_lanes import LaneRows
 from nag.attention.text_lanes_hook import Edit, LanePlan
-
-Rotary = tuple[torch.Tensor, torch.Tensor]  # cosines and sines of the video, each (L, K)
-_rotate: Any = apply_rotary_emb
 
 
 class NagHunyuanVideoAttnProcessor(NagJointProcessor):
@@ -60,15 +62,6 @@ class NagHunyuanVideoAttnProcessor(NagJointProcessor):
             [encoder_hidden_states.shape[1], num_video_tokens], dim=1
         )
         return video_NLD, text_NTD
-
-
-def rotated(projected: QueryKeyValue, rotary: Rotary | None) -> QueryKeyValue:
-    """Return a projection of the video with its positions."""
-    if rotary is None:
-        return projected
-    query, key, value = projected
-    query = _rotate(query, rotary, sequence_dim=1)
-    return query, _rotate(key, rotary, sequence_dim=1), value
 
 
 def is_text_attention(name: str, module: Any) -> bool:

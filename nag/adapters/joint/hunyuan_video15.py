@@ -17,8 +17,14 @@ from diffusers.models.transformers.transformer_hunyuan_video15 import HunyuanVid
 
 from nag.adapters.adapter import Adapter
 from nag.adapters.joint.hunyuan_image import GLYPHS, text_with_glyphs
-from nag.adapters.joint.hunyuan_video import Rotary, is_text_attention, rotated
-from nag.adapters.joint.processor import NagJointProcessor, image_projections, text_projections
+from nag.adapters.joint.hunyuan_video import is_text_attention
+from nag.adapters.joint.processor import (
+    NagJointProcessor,
+    Rotary,
+    image_projections,
+    rotated,
+    text_projections,
+)
 from nag.attention.text_lanes import LaneRows
 from nag.attention.text_lanes_hook import Edit, LanePlan
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from diffusers.models.attention_dispatch import dispatch_attention_fn
+from diffusers.models.embeddings import apply_rotary_emb
 
 from nag.adapters.processor import NagProcessor
 from nag.attention.text_lanes import QueryKeyValue, TextLanes
@@ -81,6 +82,8 @@ def attend_as(
     return output.flatten(2, 3).to(query.dtype)
 
 
+Rotary = tuple[torch.Tensor, torch.Tensor]  # cosines and sines of the video, each (L, K)
+_rotate: Any = apply_rotary_emb
 Normalize = Callable[[torch.Tensor], torch.Tensor] | None
 
 
@@ -101,6 +104,15 @@ def text_projections(attn: Any, text_NTD: torch.Tensor) -> QueryKeyValue:
         query, key = attn.add_q_proj(text_NTD), attn.add_k_proj(text_NTD)
         value = attn.add_v_proj(text_NTD)
     return _normalized(attn, (query, key, value), attn.norm_added_q, attn.norm_added_k)
+
+
+def rotated(projected: QueryKeyValue, rotary: Rotary | None) -> QueryKeyValue:
+    """Return a projection of the video with its positions."""
+    if rotary is None:
+        return projected
+    query, key, value = projected
+    query = _rotate(query, rotary, sequence_dim=1)
+    return query, _rotate(key, rotary, sequence_dim=1), value
 
 
 def _normalized(

@@ -16,10 +16,8 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from nag.attention.methods import NagMethod, only_nag
-from nag.attention.text_concat import UNGUIDED, GuidedSpan
-from nag.attention.text_lanes import QueryKeyValue
-from nag.params import GuidanceParams
+from nag.attention.text_concat import GuidedSpan
+from nag.attention.text_lanes import Lanes, QueryKeyValue
 
 Attend = Callable[[QueryKeyValue, Any, torch.Tensor | None], torch.Tensor]
 """The attention of a family: of queries, keys and values, of the rotary embedding of their tokens,
@@ -65,26 +63,16 @@ class SequenceLane:
         return torch.cat([torch.stack(self.image_in(sequence)), negative], dim=1)
 
 
-class SequenceLanes:
+class SequenceLanes(Lanes):
     """The negative prompt of the call under way, and the guidance of the image tokens by it.
 
     The hook of a model writes it; the processors of that model read it.
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.lane: SequenceLane | None = None  # None in an unguided call
         self.is_in_call = False
-        self.is_guiding = False  # the call under way may be guided
-        self._method = NagMethod()
-        self.use(UNGUIDED)
-
-    def use(self, params: GuidanceParams) -> None:
-        """Take the strengths for the calls to come.
-
-        Raises:
-            NagParameterError: the method is another than Normalized Attention Guidance.
-        """
-        self._method.set(only_nag(params))
 
     def guide(
         self,
