@@ -242,3 +242,17 @@ def image(seed: int = 0) -> Image.Image:
 
 def largest_difference(one: torch.Tensor, other: torch.Tensor) -> float:
     return (one - other).abs().max().item()
+
+
+def state(model: Any) -> list[Any]:
+    """Return all that guidance could leave behind on a model."""
+    return [
+        (
+            name,
+            id(getattr(module, "processor", None)),
+            list(module._forward_pre_hooks.values()),
+            list(module._forward_hooks.values()),
+            sorted(vars(module)),
+        )
+        for name, module in model.named_modules()
+    ]

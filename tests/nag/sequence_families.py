@@ -185,6 +185,10 @@ FAMILIES = {
 all_families = pytest.mark.parametrize("family", FAMILIES.values(), ids=list(FAMILIES))
 
 
+def negatives(family: Family, rows: int = 1) -> list[torch.Tensor]:
+    return family.texts(2, *NEGATIVE_LENGTHS)[:rows]
+
+
 def render(pipeline: Any, family: Family, rows: int = 1, **arguments: Any) -> torch.Tensor:
     """Return latents after two steps, of noise from seed i in row i."""
     call: dict[str, Any] = {

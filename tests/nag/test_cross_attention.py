@@ -29,6 +29,7 @@ from nag import (
 from tests.builders import tiny_images, tiny_text_transformers
 from tests.nag.cross_attention_by_hand import guided_by_hand
 from tests.nag.cross_families import FAMILIES, LENGTH, STRONG, Family
+from tests.nag.reference import state
 
 # numpy's, of torch in diffusers' schedulers
 pytestmark = pytest.mark.filterwarnings("ignore:__array(_wrap)?__ (implementation|must)")
@@ -62,20 +63,6 @@ def text_attentions(family: Family, pipeline: Any) -> list[Any]:
 
 def _text_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return args[1] if len(args) > 1 else kwargs.get("encoder_hidden_states")
-
-
-def state(model: Any) -> list[Any]:
-    """Return all that guidance could leave behind on a model."""
-    return [
-        (
-            name,
-            id(getattr(module, "processor", None)),
-            list(module._forward_pre_hooks.values()),
-            list(module._forward_hooks.values()),
-            sorted(vars(module)),
-        )
-        for name, module in model.named_modules()
-    ]
 
 
 @all_families
