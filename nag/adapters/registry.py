@@ -36,13 +36,14 @@ MODULES = {
     "LongCatImageTransformer2DModel": "joint.flux_copies",
     "BriaTransformer2DModel": "joint.flux_copies",
     "QwenImageTransformer2DModel": "joint.qwen_image",
-    "ZImageTransformer2DModel": "joint.z_image",
-    "Lumina2Transformer2DModel": "joint.lumina2",
+    "ZImageTransformer2DModel": "sequence.z_image",
+    "Lumina2Transformer2DModel": "sequence.lumina2",
     "HunyuanVideoTransformer3DModel": "joint.hunyuan_video",
     "HunyuanVideo15Transformer3DModel": "joint.hunyuan_video15",
     "HunyuanImageTransformer2DModel": "joint.hunyuan_image",
     "CogVideoXTransformer3DModel": "joint.cogvideox",
-    "Flux2Transformer2DModel": "joint.flux2",
+    "Flux2Transformer2DModel": "sequence.flux2",
+    "Krea2Transformer2DModel": "sequence.krea2",
 }
 
 

@@ -182,7 +182,7 @@ OF_SINGLE_STREAMS: dict[str, Passes] = {
         ),
         "prompt half",
     ),
-    "Lumina2Pipeline": "prompt first",
+    **dict.fromkeys(("Lumina2Pipeline", "Krea2Pipeline"), "prompt first"),
     "Flux2Pipeline": "single",
     **dict.fromkeys(("Flux2KleinPipeline", "Flux2KleinInpaintPipeline"), "named"),
 }

@@ -91,7 +91,7 @@ class NegativeText:
     """The negative prompt as the transformer takes it.
 
     Args:
-        embeds: text embeddings, (B or 1, L, D).
+        embeds: text embeddings, (B or 1, L, D), or of the further shape that the model takes.
         attention_mask: (B or 1, L), nonzero where a token is text; None for a model without masks.
         has_default_length: True if L is the pipeline's default of `max_sequence_length`, so that
             only a call with that default takes this text.
@@ -167,11 +167,11 @@ class NegativeText:
         """
         num_guided_rows = guided.stop - guided.start
         embeds, mask = self.embeds, self.attention_mask
-        if embeds.ndim != 3 or not embeds.shape[1] or embeds.shape[2] != text_BLD.shape[2]:
+        if embeds.shape[2:] != text_BLD.shape[2:] or not embeds.shape[1]:
+            channels = ", ".join(map(str, text_BLD.shape[2:]))
             raise NagTextError(
-                "the negative prompt's embeddings must be "
-                f"(batch, tokens, {text_BLD.shape[2]}) with one token or more, "
-                f"got {tuple(embeds.shape)}"
+                f"the negative prompt's embeddings must be (batch, tokens, {channels}) with one "
+                f"token or more, got {tuple(embeds.shape)}"
             )
         if mask is not None and mask.shape != embeds.shape[:2]:
             raise NagTextError(

@@ -11,6 +11,8 @@ from diffusers import (
     FlowMatchEulerDiscreteScheduler,
     Flux2KleinPipeline,
     Flux2Transformer2DModel,
+    Krea2Pipeline,
+    Krea2Transformer2DModel,
     Lumina2Pipeline,
     Lumina2Transformer2DModel,
     ZImagePipeline,
@@ -73,6 +75,37 @@ def lumina2_pipeline() -> Any:
             vae=empty,
             text_encoder=empty,
             tokenizer=empty,
+        )
+    )
+
+
+def krea2_pipeline() -> Any:
+    torch.manual_seed(0)
+    config: dict[str, Any] = {
+        "in_channels": 16,
+        "num_layers": 2,
+        "attention_head_dim": 12,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "intermediate_size": 24,
+        "timestep_embed_dim": 8,
+        "text_hidden_dim": TEXT_DIM // 2,
+        "num_text_layers": 2,
+        "text_num_attention_heads": 2,
+        "text_num_key_value_heads": 2,
+        "text_intermediate_size": 16,
+        "num_layerwise_text_blocks": 1,
+        "num_refiner_text_blocks": 1,
+        "axes_dims_rope": (4, 4, 4),
+    }
+    empty: Any = None
+    return finished(
+        Krea2Pipeline(
+            scheduler=FlowMatchEulerDiscreteScheduler(),
+            vae=empty,
+            text_encoder=empty,
+            tokenizer=empty,
+            transformer=randomized(Krea2Transformer2DModel(**config)),
         )
     )
 

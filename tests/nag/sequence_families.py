@@ -15,6 +15,7 @@ from tests.builders.tiny import TEXT_DIM
 from tests.nag.flux2_by_hand import Flux2Attention
 from tests.nag.reference import mask
 from tests.nag.sequence_by_hand import Call, Rows
+from tests.nag.stream_attentions import Krea2Attention
 
 PROMPT_LENGTHS, NEGATIVE_LENGTHS = (5, 40), (37, 7)
 STRENGTHS: dict[str, Any] = {
@@ -48,6 +49,7 @@ class Family:
         lora: layers that a LoRA changes.
         has_masks: True if the texts of a batch may have two lengths.
         is_named: True if its pipeline names its calls.
+        token_shape: shape of a text's token.
     """
 
     build: Callable[[], Any]
@@ -58,11 +60,13 @@ class Family:
     lora: tuple[str, ...] = ("to_k", "to_out.0")
     has_masks: bool = True
     is_named: bool = False
+    token_shape: tuple[int, ...] = (TEXT_DIM,)
 
     def texts(self, seed: int, *lengths: int) -> list[torch.Tensor]:
         """Return texts of these lengths, or all of the greatest one."""
         width = max(lengths)
-        return texts(seed, *(lengths if self.has_masks else [width] * len(lengths)))
+        ones = texts(seed, *(lengths if self.has_masks else [width] * len(lengths)))
+        return [one.unflatten(1, self.token_shape) for one in ones]
 
     def negative(self, ones: list[torch.Tensor]) -> NegativeText:
         return negative_text(ones) if self.has_masks else NegativeText(torch.stack(ones))
@@ -149,6 +153,21 @@ def _flux2_image(call: Call, _text_length: int) -> slice:
     return slice(call["encoder_hidden_states"].shape[1], None)
 
 
+def _krea2_arguments(ones: list[torch.Tensor], prefix: str) -> dict[str, Any]:
+    embeds, masks = _lumina2_arguments([one.flatten(1) for one in ones], "").values()
+    return {
+        f"{prefix}prompt_embeds": embeds.unflatten(2, ones[0].shape[1:]),
+        f"{prefix}prompt_embeds_mask": masks.bool(),
+    }
+
+
+def _krea2_two(call: Call, text: torch.Tensor) -> Call:
+    names = ("hidden_states", "timestep", "encoder_hidden_states", "encoder_attention_mask")
+    two = {name: torch.cat([call[name]] * 2) for name in names}
+    of_text = zip(names[2:], _krea2_arguments([text], "").values(), strict=True)
+    return call | two | {name: torch.cat([call[name], one]) for name, one in of_text}
+
+
 FAMILIES = {
     "Z-Image": Family(
         tiny_sequence.z_image_pipeline,
@@ -180,6 +199,15 @@ FAMILIES = {
         lora=("to_k", "add_k_proj", "to_qkv_mlp_proj"),
         has_masks=False,
         is_named=True,
+    ),
+    "Krea 2": Family(
+        tiny_sequence.krea2_pipeline,
+        2,
+        0.0,
+        _krea2_arguments,
+        Rows(_lumina2_texts, _lumina2_row, _krea2_two, _flux2_image, torch.stack, Krea2Attention),
+        lora=("to_k", "to_out.0", "to_gate"),
+        token_shape=(2, TEXT_DIM // 2),
     ),
 }
 all_families = pytest.mark.parametrize("family", FAMILIES.values(), ids=list(FAMILIES))

@@ -17,7 +17,6 @@ from tests.nag.sequence_families import (
     all_families,
     negatives,
     render,
-    texts,
 )
 
 
@@ -68,12 +67,13 @@ def test_a_lora_is_guided_as_by_hand(family: Family) -> None:
 @all_families
 def test_texts_that_do_not_fit_are_refused(family: Family) -> None:
     pipeline = family.build()
+    channels = ", ".join(map(str, family.token_shape))
     cases = [
-        ("(batch, tokens, 16)", NegativeText(torch.ones(1, 4, 9))),
-        ("1 row, or one for each prompt", family.negative(texts(2, 4, 4, 4))),
+        (f"(batch, tokens, {channels})", NegativeText(torch.ones(1, 4, 9))),
+        ("1 row, or one for each prompt", family.negative(family.texts(2, 4, 4, 4))),
         (
             "must have a token that is text, got [0]" if family.has_masks else "takes none: leave",
-            NegativeText(torch.ones(1, 4, 16), torch.zeros(1, 4)),
+            NegativeText(torch.ones(1, 4, *family.token_shape), torch.zeros(1, 4)),
         ),
     ]
     with install(pipeline) as nag:

@@ -21,6 +21,22 @@ from nag.params import GuidanceParams
 Arguments = dict[str, Any]
 
 
+@dataclass(frozen=True, eq=False)
+class EmbeddedText:
+    """One text before the first block, as if the model had been called with it.
+
+    Args:
+        tokens: (1, N, D).
+        num_image_tokens: tokens of the image, L.
+        rotary: rotary embedding of the image and of this text behind it, (1, L + N, ...); None
+            where the image's is the same beside every text, and the text's is none.
+    """
+
+    tokens: torch.Tensor
+    num_image_tokens: int
+    rotary: torch.Tensor | None = None
+
+
 @dataclass(frozen=True)
 class SequencePlan:
     """The way of the negative prompt through one family of single-stream models.
@@ -29,15 +45,13 @@ class SequencePlan:
         blocks: returns the blocks that take the sequence first of all their arguments.
         text: returns the prompts of a call, (B, T, D), with a filler behind the shorter ones.
         image_starts: returns the first image token in each row's sequence, of a call's arguments.
-        embed: returns what one text, (T, D), becomes before the first block, (1, N, D), and the
-            rotary embedding of the image and of this text behind it, (1, L + N, K / 2), as if the
-            model had been called with this text; of the model and the call's arguments.
+        embed: embeds one text, (T, D); takes the model and the call's arguments too.
     """
 
     blocks: Callable[[Any], Iterable[torch.nn.Module]]
     text: Callable[[Arguments], torch.Tensor]
     image_starts: Callable[[Arguments], list[int]]
-    embed: Callable[[Any, Arguments, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+    embed: Callable[[Any, Arguments, torch.Tensor], EmbeddedText]
 
 
 class SequenceLanesHook(CallHook):
@@ -144,7 +158,7 @@ def _without_filler(negative: NegativeText) -> list[torch.Tensor]:
 
 
 def _lane(
-    embedded: list[tuple[torch.Tensor, torch.Tensor]],
+    embedded: list[EmbeddedText],
     sequence_BSD: torch.Tensor,
     guided: GuidedSpan,
     image_starts: tuple[int, ...],
@@ -153,18 +167,28 @@ def _lane(
 
     Shorter ones are filled up with zeros, and so are unguided rows.
     """
-    lengths = [tokens.shape[1] for tokens, _ in embedded]
-    width, num_image_tokens = max(lengths), embedded[0][1].shape[1] - lengths[0]
-    filled = [
-        [functional.pad(one, (0, 0, 0, width - length)) for one in pair]
-        for pair, length in zip(embedded, lengths, strict=True)
-    ]
-    tokens_GND, rotary = (torch.cat(ones) for ones in zip(*filled, strict=True))
+    lengths = [one.tokens.shape[1] for one in embedded]
+    width, num_image_tokens = max(lengths), embedded[0].num_image_tokens
+    tokens_GND = torch.cat([_filled(one.tokens, width) for one in embedded])
+    rotaries = [one.rotary for one in embedded if one.rotary is not None]
+    filled = [_filled(one, num_image_tokens + width) for one in rotaries]
     tokens_BND = sequence_BSD.new_zeros((guided.num_rows, *tokens_GND.shape[1:]))
     tokens_BND[guided.start : guided.stop] = tokens_GND
     ends = torch.tensor(lengths, device=sequence_BSD.device) + num_image_tokens
     positions = torch.arange(num_image_tokens + width, device=sequence_BSD.device)
-    mask = None if min(lengths) == width else positions < ends[:, None]
-    length = sequence_BSD.shape[1]
-    lane = SequenceLane(guided, length, image_starts, num_image_tokens, width, rotary, mask)
+    lane = SequenceLane(
+        guided,
+        sequence_BSD.shape[1],
+        image_starts,
+        num_image_tokens,
+        width,
+        torch.cat(filled) if filled else None,
+        None if min(lengths) == width else positions < ends[:, None],
+    )
     return lane, tokens_BND
+
+
+def _filled(tokens: torch.Tensor, length: int) -> torch.Tensor:
+    """Return (1, tokens, ...) with zeros behind, so many tokens in all."""
+    behind = (0, 0) * (tokens.ndim - 2)
+    return functional.pad(tokens, (*behind, 0, length - tokens.shape[1]))

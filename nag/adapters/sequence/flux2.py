@@ -20,8 +20,8 @@ from diffusers.models.transformers.transformer_flux2 import (
 )
 
 from nag.adapters.adapter import Adapter
-from nag.adapters.joint.processor import attend_as, image_projections, text_projections
-from nag.adapters.joint.sequence_processor import NagSequenceProcessor
+from nag.adapters.joint.processor import image_projections, text_projections
+from nag.adapters.sequence.processor import NagSequenceProcessor
 from nag.attention.sequence.text_hook import TextStreamPlan
 from nag.attention.text_lanes import QueryKeyValue
 from nag.params import NagParams
@@ -46,12 +46,6 @@ class _Flux2Processor(NagSequenceProcessor):
         )
         output = self.lanes.guide(self._attend, (query, key, value), None, None)
         return _swapped(output, text_length, lane.num_image_tokens)
-
-    def _attend(
-        self, projected: QueryKeyValue, rotary: Any, mask: torch.Tensor | None
-    ) -> torch.Tensor:
-        del rotary  # both lanes are rotated alike, before
-        return attend_as(self.stock, *projected, mask)
 
 
 class NagFlux2AttnProcessor(_Flux2Processor):

@@ -64,16 +64,21 @@ class NagSequenceProcessor(NagProcessor):
         return output
 
     def _attend(
-        self, projected: QueryKeyValue, rotary: torch.Tensor, mask: torch.Tensor | None
+        self, projected: QueryKeyValue, rotary: torch.Tensor | None, mask: torch.Tensor | None
     ) -> torch.Tensor:
         query, key, value = projected
-        query, key = (_rotate(one, rotary, use_real=False) for one in (query, key))
+        if rotary is not None:
+            query, key = (self._rotated(one, rotary) for one in (query, key))
         shared_by = query.shape[2] // key.shape[2]
         if shared_by > 1:  # several heads of queries share one of keys and values
             key, value = (one.repeat_interleave(shared_by, dim=2) for one in (key, value))
         if mask is not None:
             mask = mask.bool()[:, None, None]
         return attend_as(self.stock, query, key, value, mask)
+
+    def _rotated(self, tokens: torch.Tensor, rotary: torch.Tensor) -> torch.Tensor:
+        """Return tokens (rows, tokens, H, K) with their positions."""
+        return _rotate(tokens, rotary, use_real=False)
 
 
 def _projections(attn: Any, hidden: torch.Tensor) -> QueryKeyValue:

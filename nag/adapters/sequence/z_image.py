@@ -14,8 +14,8 @@ from diffusers.models.transformers.transformer_z_image import ZSingleStreamAttnP
 from torch.nn.utils.rnn import pad_sequence
 
 from nag.adapters.adapter import Adapter
-from nag.adapters.joint.sequence_processor import NagSequenceProcessor
-from nag.attention.sequence.blocks_hook import Arguments, SequencePlan
+from nag.adapters.sequence.processor import NagSequenceProcessor
+from nag.attention.sequence.blocks_hook import Arguments, EmbeddedText, SequencePlan
 from nag.attention.text_concat import NegativeText
 from nag.errors import NagTextError
 from nag.params import NagParams
@@ -61,9 +61,7 @@ def _image_starts(arguments: Arguments) -> list[int]:
     return [0] * len(arguments["x"])
 
 
-def _embed(
-    model: Any, arguments: Arguments, text_TD: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _embed(model: Any, arguments: Arguments, text_TD: torch.Tensor) -> EmbeddedText:
     _, (filled,), _, (image_ids,), (text_ids,), _, (is_filler,) = model.patchify_and_embed(
         arguments["x"][:1], [text_TD], arguments["patch_size"], arguments["f_patch_size"]
     )
@@ -71,7 +69,7 @@ def _embed(
     rotary = model.rope_embedder(torch.cat([image_ids, text_ids[: len(filled)]]))[None]
     for block in model.context_refiner:
         tokens = block(tokens, None, rotary[:, len(image_ids) :])
-    return tokens, rotary
+    return EmbeddedText(tokens, len(image_ids), rotary)
 
 
 def _negative_text(_pipeline: Any, encoded: Any) -> NegativeText:

@@ -12,8 +12,8 @@ from diffusers.models.attention_processor import Attention
 from diffusers.models.transformers.transformer_lumina2 import Lumina2AttnProcessor2_0
 
 from nag.adapters.adapter import Adapter, embeds_and_mask
-from nag.adapters.joint.sequence_processor import NagSequenceProcessor
-from nag.attention.sequence.blocks_hook import Arguments, SequencePlan
+from nag.adapters.sequence.processor import NagSequenceProcessor
+from nag.attention.sequence.blocks_hook import Arguments, EmbeddedText, SequencePlan
 from nag.params import NagParams
 
 
@@ -53,15 +53,13 @@ def _image_starts(arguments: Arguments) -> list[int]:
     return arguments["encoder_attention_mask"].sum(dim=1).tolist()
 
 
-def _embed(
-    model: Any, arguments: Arguments, text_TD: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _embed(model: Any, arguments: Arguments, text_TD: torch.Tensor) -> EmbeddedText:
     tokens = model.time_caption_embed.caption_embedder(text_TD[None])
     is_text = torch.ones(tokens.shape[:2], dtype=torch.long, device=tokens.device)
     _, of_text, of_image, *_ = model.rope_embedder(arguments["hidden_states"][:1], is_text)
     for block in model.context_refiner:
         tokens = block(tokens, None, of_text)
-    return tokens, torch.cat([of_image, of_text], dim=1)
+    return EmbeddedText(tokens, of_image.shape[1], torch.cat([of_image, of_text], dim=1))
 
 
 ADAPTER = Adapter(

@@ -1,0 +1,1 @@
+"""The adapters of models that have text and image in one sequence."""

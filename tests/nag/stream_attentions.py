@@ -1,0 +1,70 @@
+"""The attentions of further single-stream families by hand, for the reference.
+
+Shapes: S tokens of a row's sequence, D channels, H heads, K channels a head.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from tests.nag.reference import softmax_sums
+
+Rotated = Callable[[torch.Tensor, int], torch.Tensor]  # tokens (S, H, K) of a row, and its index
+
+
+class StreamAttention:
+    """An attention by hand over one row, or over a row and the same with the negative prompt.
+
+    Args:
+        call: the transformer's call under way, a `Forward`.
+    """
+
+    def __init__(self, call: Any) -> None:
+        self.call = call
+
+    def attend(
+        self, attn: Any, hidden_BSD: torch.Tensor, rotated: Rotated, mask_BS: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Return the guided output (B, S, D), before the output projection."""
+        rows: list[np.ndarray] = []
+        for row, hidden in enumerate(hidden_BSD):
+            query, key, value = (
+                layer(hidden).unflatten(1, (-1, attn.norm_q.weight.shape[0]))
+                for layer in (attn.to_q, attn.to_k, attn.to_v)
+            )
+            query, key = rotated(attn.norm_q(query), row), rotated(attn.norm_k(key), row)
+            heads = query.shape[1]
+            shared = [head * key.shape[1] // heads for head in range(heads)]
+            key, value = key[:, shared], value[:, shared]
+            mask = None if mask_BS is None else mask_BS[row]
+            sums = softmax_sums(query.flatten(1), key.flatten(1), value.flatten(1), heads, mask)
+            rows.append(sums.mean().reshape(len(hidden), -1))
+        self.call.guide(rows)
+        return torch.from_numpy(np.stack(rows)).to(hidden_BSD.dtype)
+
+
+class Krea2Attention(StreamAttention):
+    """Krea 2's, with its gate."""
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        image_rotary_emb: Any = None,
+    ) -> torch.Tensor:
+        cosines, sines = (one[:, ::2].double() for one in image_rotary_emb)
+        positions = torch.complex(cosines, sines)
+        mask_BS = None if attention_mask is None else attention_mask[:, 0, 0]
+        output = self.attend(
+            attn, hidden_states, lambda tokens, _: turned_pairs(tokens, positions), mask_BS
+        )
+        return attn.to_out[0](output * attn.to_gate(hidden_states).sigmoid())
+
+
+def turned_pairs(tokens_SHK: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    """Turn each pair of neighbouring channels by complex positions (S, K / 2)."""
+    pairs = torch.view_as_complex(tokens_SHK.double().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * positions[:, None]).flatten(-2)
