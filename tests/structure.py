@@ -27,7 +27,7 @@ MAX_FUNCTION_LINES = 60
 ORDER = {
     "nag": (
         "", "formulas", "attention", "attention/sequence", "adapters",
-        "adapters/joint", "adapters/sequence", "installation"),
+        "adapters/cross", "adapters/joint", "adapters/sequence", "installation"),
     "pipelines": (
         "", "frame_checks", "attention", "catalog/files", "catalog/keys", "catalog/loras",
         "catalog", "context_parallel", "weights", "families", "cost", "shapes", "shapes/evaluation",

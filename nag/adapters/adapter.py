@@ -12,6 +12,7 @@ from nag.attention.sequence.blocks_hook import SequencePlan
 from nag.attention.sequence.text_hook import TextStreamPlan
 from nag.attention.text_concat import VIDEO_TEXT, NegativeText, TextInput
 from nag.attention.text_lanes_hook import LanePlan
+from nag.attention.text_pool import TextPool
 from nag.params import NagParams
 
 
@@ -28,6 +29,11 @@ def embeds_and_mask(_pipeline: Any, encoded: Any) -> NegativeText:
 def every_text(_attention: str) -> TextInput:
     """Return the one text of a model, for each of its attentions."""
     return VIDEO_TEXT
+
+
+def no_pool(_model: Any) -> tuple[TextPool, ...]:
+    """Return nothing: no model of the classes makes one vector of its text."""
+    return ()
 
 
 def no_refusal(_model: Any) -> str | None:
@@ -53,6 +59,7 @@ class Adapter:
         pads_text: True if every text is padded to `max_sequence_length`.
         defaults: strengths of NAG where a call names none, with their source beside them.
         refusal: returns the reason why a model of these classes cannot be guided; None if it can.
+        pools: returns the parts of a model that make one vector of its first text.
         lanes: way of the negative prompt through a model that updates its text, where it is further
             rows of the text; None elsewhere.
         sequence: way of the negative prompt through a model that has text and image in one
@@ -69,6 +76,7 @@ class Adapter:
     pads_text: bool = True
     defaults: NagParams = field(default_factory=NagParams)
     refusal: Callable[[Any], str | None] = no_refusal
+    pools: Callable[[Any], tuple[TextPool, ...]] = no_pool
     lanes: LanePlan | None = None
     sequence: SequencePlan | TextStreamPlan | None = None
 

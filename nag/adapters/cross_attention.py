@@ -82,11 +82,18 @@ class NagAttnProcessor(NagTextProcessor):
         return query_BLHK if attn.norm_q is None else attn.norm_q(query_BLHK)
 
     def _project(self, attn: Any, text_BTD: torch.Tensor) -> KeyValue:
-        if attn.norm_cross:
-            text_BTD = attn.norm_encoder_hidden_states(text_BTD)
+        text_BTD = self._normed_text(attn, text_BTD)
         key_BTHK = split_heads(attn, attn.to_k(text_BTD))
         key_BTHK = key_BTHK if attn.norm_k is None else attn.norm_k(key_BTHK)
         return key_BTHK, split_heads(attn, attn.to_v(text_BTD))
+
+    def _normed_text(self, attn: Any, text_BTD: torch.Tensor) -> torch.Tensor:
+        """Return the normed text; the norm may be over tokens, so each prompt has its own."""
+        if not attn.norm_cross:
+            return text_BTD
+        border = self.text_concat.layout.positive_length
+        prompts = text_BTD[:, :border], text_BTD[:, border:]
+        return torch.cat([attn.norm_encoder_hidden_states(one) for one in prompts], dim=1)
 
     def _attend_in(self, attn: Any) -> Any:
         """Return the attention of the stock processor, for one of its modules."""
@@ -111,8 +118,7 @@ class NagFusedAttnProcessor(NagAttnProcessor):
     """Replaces `FusedAttnProcessor2_0`, which a model has after `fuse_qkv_projections`."""
 
     def _project(self, attn: Any, text_BTD: torch.Tensor) -> KeyValue:
-        if attn.norm_cross:
-            text_BTD = attn.norm_encoder_hidden_states(text_BTD)
+        text_BTD = self._normed_text(attn, text_BTD)
         key, value = attn.to_kv(text_BTD).chunk(2, dim=-1)
         key_BTHK = split_heads(attn, key)
         key_BTHK = key_BTHK if attn.norm_k is None else attn.norm_k(key_BTHK)
@@ -126,8 +132,7 @@ class NagPlainAttnProcessor(NagAttnProcessor):
         return split_heads(attn, attn.to_q(tokens_BLD))
 
     def _project(self, attn: Any, text_BTD: torch.Tensor) -> KeyValue:
-        if attn.norm_cross:
-            text_BTD = attn.norm_encoder_hidden_states(text_BTD)
+        text_BTD = self._normed_text(attn, text_BTD)
         return split_heads(attn, attn.to_k(text_BTD)), split_heads(attn, attn.to_v(text_BTD))
 
     def _attend_in(self, attn: Any) -> Any:
@@ -158,6 +163,12 @@ def tokens_of(attn: Any, hidden_states: torch.Tensor, temb: torch.Tensor | None)
     if attn.group_norm is not None:
         hidden_states = attn.group_norm(hidden_states.transpose(1, 2)).transpose(1, 2)
     return hidden_states
+
+
+def repeat_heads(projected_BTD: torch.Tensor, num_heads: int, head_dim: int) -> torch.Tensor:
+    """Return (B, T, H, K) of keys or values with fewer heads, each as often as it has queries."""
+    heads_BTHK = projected_BTD.unflatten(2, (-1, head_dim))
+    return heads_BTHK.repeat_interleave(num_heads // heads_BTHK.shape[2], dim=2)
 
 
 def project_out(attn: Any, output_BLD: torch.Tensor, hidden_states: torch.Tensor) -> torch.Tensor:

@@ -54,6 +54,14 @@ OF_UNETS: dict[str, Passes] = {
             "AnimateDiffVideoToVideoPipeline",
             "AnimateDiffVideoToVideoControlNetPipeline",
             "AnimateDiffPAGPipeline",
+            "Kandinsky3Pipeline",
+            "Kandinsky3Img2ImgPipeline",
+            "IFPipeline",
+            "IFImg2ImgPipeline",
+            "IFInpaintingPipeline",
+            "IFSuperResolutionPipeline",
+            "IFImg2ImgSuperResolutionPipeline",
+            "IFInpaintingSuperResolutionPipeline",
         ),
         "batched",
     ),
@@ -98,6 +106,7 @@ OF_TEXT_TRANSFORMERS: dict[str, Passes] = {
         ),
         "prompt first",
     ),
+    "LuminaPipeline": "prompt half",
     **dict.fromkeys(("SanaSprintPipeline", "SanaSprintImg2ImgPipeline"), "single"),
 }
 

@@ -95,7 +95,8 @@ class InstalledGuidance:
         attentions = (attention for _, attention in guided.text_attentions())
         projections = KeptProjections(guided.model, attentions)
         concats = tuple(text_concats.values())
-        self._hooks.append(NegativePromptHook(guided.model, concats, projections, *about))
+        pools = adapter.pools(guided.model)
+        self._hooks.append(NegativePromptHook(guided.model, concats, projections, pools, *about))
 
     def _replace_processors(
         self,

@@ -20,7 +20,6 @@ UNKNOWN_PASSES = "the order of its passes is not known"
 # The folders of pipelines whose UNet is of a guided class and takes its text in another way, for
 # which its adapter refuses it.
 OTHER_TEXTS = {
-    "deepfloyd_if": "its UNet pools the text of its attentions",
     "kandinsky": "its UNet mixes the text with images",
     "kandinsky2_2": "its UNet attends to images alone",
 }

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-Form = Literal["batched", "prompt first", "prompt third", "single"]
+Form = Literal["batched", "prompt first", "prompt half", "prompt third", "single"]
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,16 @@ class ByHand:
     text_mask: str = "encoder_attention_mask"
     positions: str | None = None
     num_shared_tokens: int = 0
-    output: str = "to_out"  # name of an attention's output projection
+    output: str | None = "to_out"  # name of an attention's output projection; None without one
+    adds_input: bool = False  # the stock attention adds its input, an image, to its output
 
     def guided_rows(self, num_rows: int, call_of_step: int) -> range:
         """Return the guided rows of a call, the first, second, ... of its step."""
         match self.form:
             case "batched":
                 return range(num_rows // 2, num_rows)
+            case "prompt half":
+                return range(num_rows // 2)
             case "prompt third":
                 return range(num_rows // 3)
             case "prompt first" if call_of_step:
@@ -133,19 +136,28 @@ def _attention(
         if call.is_noting or not call.guided:
             return stock(**arguments)
         with _without_output(module, guidance.output):
-            with_images = stock(**arguments)
+            with_images = _tokens(stock(**arguments), arguments, guidance)
             with _without_images(module):
-                positive = stock(**_of_text(arguments))
-                negative = stock(**_of_text({**arguments, **call.seen[module]}))
+                positive, negative = (
+                    _tokens(stock(**_of_text({**arguments, **other})), arguments, guidance)
+                    for other in ({}, call.seen[module])
+                )
         output = with_images.double()
         images = (with_images - positive).double()
         frames = len(output) // call.num_rows
         rows = slice(call.guided.start * frames, call.guided.stop * frames)
         guided = _guided(positive[rows].double(), negative[rows].double(), guidance)
         output[rows] = guided + images[rows]
-        return _project_out(module, output.to(positive.dtype), arguments, guidance.output)
+        return _project_out(module, output.to(positive.dtype), arguments, guidance)
 
     return forward
+
+
+def _tokens(output: torch.Tensor, arguments: dict[str, Any], guidance: ByHand) -> torch.Tensor:
+    """Return an attention's output with its heads merged, (B, L, D)."""
+    if guidance.adds_input:
+        return (output - arguments["hidden_states"]).flatten(2).transpose(1, 2)
+    return output.flatten(2)
 
 
 def _guided(positive: torch.Tensor, negative: torch.Tensor, guidance: ByHand) -> torch.Tensor:
@@ -157,8 +169,11 @@ def _guided(positive: torch.Tensor, negative: torch.Tensor, guidance: ByHand) ->
 
 
 @contextmanager
-def _without_output(module: Any, name: str) -> Generator[None]:
+def _without_output(module: Any, name: str | None) -> Generator[None]:
     """Have an attention return its heads merged, without all that follows."""
+    if name is None:
+        yield
+        return
     output = getattr(module, name)
     settings = {
         one: getattr(module, one)
@@ -198,10 +213,14 @@ def _without_images(module: Any) -> Generator[None]:
 
 
 def _project_out(
-    module: Any, output: torch.Tensor, arguments: dict[str, Any], name: str
+    module: Any, output: torch.Tensor, arguments: dict[str, Any], guidance: ByHand
 ) -> torch.Tensor:
-    projection = getattr(module, name)
+    if guidance.output is None:
+        return output.unflatten(2, (module.heads, -1))
+    projection, tokens = getattr(module, guidance.output), arguments["hidden_states"]
     output = (projection[0] if isinstance(projection, nn.ModuleList) else projection)(output)
+    if guidance.adds_input:
+        return output.transpose(1, 2).reshape(tokens.shape) + tokens
     if getattr(module, "residual_connection", False):
-        output = output + arguments["hidden_states"]
+        output = output + tokens
     return output / getattr(module, "rescale_output_factor", 1.0)

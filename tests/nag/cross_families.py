@@ -7,7 +7,12 @@ from typing import Any
 import torch
 
 from nag import NegativeText
-from tests.builders import tiny_images, tiny_text_transformers, tiny_wan_copies
+from tests.builders import (
+    tiny_images,
+    tiny_pooled_text,
+    tiny_text_transformers,
+    tiny_wan_copies,
+)
 from tests.builders.tiny import TEXT_DIM
 from tests.nag.cross_attention_by_hand import ByHand, Form
 from tests.nag.reference import mask
@@ -34,6 +39,8 @@ class Family:
             None without classifier-free guidance.
         mask: argument of the text's mask; None without one.
         embeds: argument of the text's embeddings.
+        attentions: regular expression for the names of the text attentions, where not all modules
+            that are called with a text are such.
         text_blocks: attentions that the coverage counts and that belong to the text alone.
         pooled: argument of the pooled text; None without one.
         width: channels of the text.
@@ -50,6 +57,7 @@ class Family:
     mask: str | None = None
     pooled: str | None = None
     embeds: str = "prompt_embeds"
+    attentions: str = ""
     text_blocks: int = 0
     width: int = TEXT_DIM
     by_hand: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -142,6 +150,11 @@ COSMOS: dict[str, Any] = {
     "form": "prompt first",
     "arguments": _sides(32),
 }
+DEEPFLOYD: dict[str, Any] = {
+    "width": 12,
+    "by_hand": {"adds_input": True},
+    "arguments": lambda _rows, _cfg: {"output_type": "pt"},
+}
 POOLED: dict[str, Any] = {"pooled": "pooled_prompt_embeds"}
 THIRDS: dict[str, Any] = {"form": "prompt third", "arguments": _sized_image}
 FAMILIES = {
@@ -206,6 +219,24 @@ FAMILIES = {
         tiny_text_transformers.sana_video_pipeline,
         2,
         arguments=_sides(64, frames=5, binned=False),
+        **MASKED,
+    ),
+    "DeepFloyd": Family(tiny_pooled_text.deepfloyd_pipeline, 4, **DEEPFLOYD),
+    "DeepFloyd, plain processors": Family(tiny_pooled_text.plain_deepfloyd, 4, **DEEPFLOYD),
+    "Kandinsky 3": Family(
+        tiny_pooled_text.kandinsky3_pipeline,
+        6,
+        mask="attention_mask",
+        attentions=r"(down|up)_blocks.\d.attentions.[12].attention",
+        arguments=_sides(64),
+    ),
+    "Lumina-Next": Family(
+        tiny_pooled_text.lumina_pipeline,
+        2,
+        form="prompt half",
+        attentions=r".*attn2",
+        by_hand={"text_mask": "encoder_mask", "output": None},
+        arguments=_sides(64),
         **MASKED,
     ),
     "Cosmos 2": Family(tiny_text_transformers.cosmos_pipeline, 2, **COSMOS),

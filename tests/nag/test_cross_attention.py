@@ -1,5 +1,6 @@
 """All families with a separate text cross-attention behave alike: one row of a table for each."""
 
+import re
 from contextlib import nullcontext
 from typing import Any
 
@@ -52,8 +53,8 @@ def text_attentions(family: Family, pipeline: Any) -> list[Any]:
             ),
             with_kwargs=True,
         )
-        for module in family.model_of(pipeline).modules()
-        if hasattr(module, "processor")
+        for name, module in family.model_of(pipeline).named_modules()
+        if hasattr(module, "processor") and re.fullmatch(family.attentions or ".*", name)
     ]
     family.render(pipeline, 1, cfg=False, num_inference_steps=1)
     for handle in handles:
@@ -237,7 +238,7 @@ def test_the_strength_of_image_prompts_can_change_under_guidance_and_weights_sta
     ("settings", "reason"),
     [
         ({"encoder_hid_dim": 24, "encoder_hid_dim_type": "image_proj"}, "mixes the text"),
-        ({"addition_embed_type": "text", "encoder_hid_dim": 24}, "pools the text"),
+        ({"addition_embed_type": "text_image"}, "takes images beside the text"),
     ],
 )
 def test_a_unet_whose_text_is_more_than_tokens_is_refused(

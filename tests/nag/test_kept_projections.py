@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from nag import GuidanceParams, NagParams, NasaParams, NegativeText, VsfParams, install
-from nag.adapters.ltx import NagLTXVideoAttnProcessor
-from nag.adapters.wan import NagWanAttnProcessor
+from nag.adapters.cross.ltx import NagLTXVideoAttnProcessor
+from nag.adapters.cross.wan import NagWanAttnProcessor
 from nag.attention import kept_projections
 from nag.attention.kept_projections import MAX_VIDEO_TOKENS, KeptProjections, KeyValue, project
 from nag.installation.coverage import find_models

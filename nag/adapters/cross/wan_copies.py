@@ -27,8 +27,8 @@ from diffusers.models.transformers.transformer_skyreels_v2 import (
 )
 
 from nag.adapters.adapter import Adapter
+from nag.adapters.cross.wan import NagWanAttnProcessor
 from nag.adapters.text_processor import split_heads
-from nag.adapters.wan import NagWanAttnProcessor
 
 ATTENTIONS = (
     SkyReelsV2Attention,

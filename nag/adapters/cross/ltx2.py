@@ -14,7 +14,7 @@ from diffusers.models.transformers.transformer_ltx2 import (
 )
 
 from nag.adapters.adapter import Adapter
-from nag.adapters.ltx import NO_ROTARY, NagLTXVideoAttnProcessor
+from nag.adapters.cross.ltx import NO_ROTARY, NagLTXVideoAttnProcessor
 from nag.adapters.text_processor import split_heads
 from nag.attention.text_concat import AUDIO_TEXT, VIDEO_TEXT, NegativeText, TextInput
 

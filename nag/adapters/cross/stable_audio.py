@@ -13,7 +13,7 @@ from diffusers import StableAudioDiTModel
 from diffusers.models.attention_processor import StableAudioAttnProcessor2_0
 
 from nag.adapters.adapter import Adapter
-from nag.adapters.cross_attention import NagAttnProcessor, is_text_attention
+from nag.adapters.cross_attention import NagAttnProcessor, is_text_attention, repeat_heads
 from nag.attention.kept_projections import KeyValue
 from nag.attention.text_concat import NegativeText, TextInput
 
@@ -41,16 +41,10 @@ class NagStableAudioAttnProcessor(NagAttnProcessor):
 
     def _project(self, attn: Any, text_BTD: torch.Tensor) -> KeyValue:
         key_BTHK, value_BTHK = (
-            _repeat_heads(attn, projection(text_BTD)) for projection in (attn.to_k, attn.to_v)
+            repeat_heads(projection(text_BTD), attn.heads, attn.inner_dim // attn.heads)
+            for projection in (attn.to_k, attn.to_v)
         )
         return key_BTHK if attn.norm_k is None else attn.norm_k(key_BTHK), value_BTHK
-
-
-def _repeat_heads(attn: Any, projected_BTD: torch.Tensor) -> torch.Tensor:
-    """Return (B, T, H, K), each head as often as it has queries."""
-    head_dim = attn.inner_dim // attn.heads
-    heads_BTHK = projected_BTD.unflatten(2, (-1, head_dim))
-    return heads_BTHK.repeat_interleave(attn.heads // heads_BTHK.shape[2], dim=2)
 
 
 def _negative_text(_pipeline: Any, encoded: torch.Tensor) -> NegativeText:

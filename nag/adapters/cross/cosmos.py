@@ -16,7 +16,7 @@ from diffusers.models.transformers.transformer_cosmos import (
 
 from nag.adapters.adapter import Adapter
 from nag.adapters.cross_attention import NagAttnProcessor, is_text_attention
-from nag.adapters.text_processor import split_heads
+from nag.adapters.text_processor import additive_bias, split_heads
 from nag.attention.text_concat import TextInput
 
 TEXT = TextInput("encoder_hidden_states", "attention_mask")
@@ -47,7 +47,7 @@ class NagCosmosAttnProcessor(NagAttnProcessor):
         query_BLHK = self._query(attn, hidden_states)
         key_BTHK, value_BTHK = self._key_value(attn, text_BTD, hidden_states.shape[1])
         output_BLD = self.text_concat.guide(
-            self._attend, query_BLHK, key_BTHK, value_BTHK, _additive(text_mask, query_BLHK)
+            self._attend, query_BLHK, key_BTHK, value_BTHK, additive_bias(text_mask, query_BLHK)
         )
         if image_BID is not None:
             output_BLD = output_BLD + self._of_image(attn, hidden_states, image_BID, image_mask)
@@ -74,13 +74,6 @@ class NagCosmosAttnProcessor(NagAttnProcessor):
 def _parts(argument: Any) -> tuple[Any, Any]:
     """Return what an argument holds for the text and for the image beside it."""
     return argument if isinstance(argument, tuple) else (argument, None)
-
-
-def _additive(mask_B11T: torch.Tensor | None, query: torch.Tensor) -> torch.Tensor | None:
-    """Return a mask as values that are added to the logits."""
-    if mask_B11T is None or mask_B11T.dtype != torch.bool:
-        return mask_B11T
-    return torch.zeros_like(mask_B11T, dtype=query.dtype).masked_fill(~mask_B11T, -torch.inf)
 
 
 def _text_of(_attention: str) -> TextInput:
