@@ -44,6 +44,11 @@ MODULES = {
     "HunyuanVideo15Transformer3DModel": "joint.hunyuan_video15",
     "HunyuanImageTransformer2DModel": "joint.hunyuan_image",
     "CogVideoXTransformer3DModel": "joint.cogvideox",
+    "CogView3PlusTransformer2DModel": "joint.cogview",
+    "CogView4Transformer2DModel": "joint.cogview",
+    "AuraFlowTransformer2DModel": "joint.auraflow",
+    "ChromaTransformer2DModel": "joint.chroma",
+    "MochiTransformer3DModel": "joint.mochi",
     "Flux2Transformer2DModel": "sequence.flux2",
     "Krea2Transformer2DModel": "sequence.krea2",
 }

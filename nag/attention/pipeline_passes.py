@@ -178,6 +178,14 @@ OF_JOINT_ATTENTION: dict[str, Passes] = {
         ("OvisImagePipeline", "LongCatImagePipeline", "LongCatImageEditPipeline"), "named"
     ),
     "BriaPipeline": "batched",
+    "AuraFlowPipeline": "batched",
+    **dict.fromkeys(
+        ("ChromaPipeline", "ChromaImg2ImgPipeline", "ChromaInpaintPipeline"), "prompt first"
+    ),
+    "MochiPipeline": "batched",
+    "CogView3PlusPipeline": "batched",
+    "CogView4Pipeline": "named",
+    "CogView4ControlPipeline": "prompt first",
 }
 
 OF_SINGLE_STREAMS: dict[str, Passes] = {

@@ -72,6 +72,10 @@ class LaneRows:
             return tensor
         return torch.cat([tensor, self.guided_of(tensor)])
 
+    def lane_of(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return the rows of the negative lane."""
+        return tensor[self.count :]
+
     def guided_of(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return the guided rows of a tensor of the call."""
         return tensor[self.guided.start : self.guided.stop]
@@ -116,33 +120,39 @@ class TextLanes(Lanes):
         attend: Attend,
         image: QueryKeyValue,
         text: QueryKeyValue,
-        mask_NT: torch.Tensor | None = None,
+        mask: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Attend jointly in each lane, and guide the image tokens of the guided rows.
 
         Args:
             attend: attention of the architecture.
-            image: B rows of L tokens.
+            image: B rows of L tokens, or N where the model repeats them for the lane.
             text: N rows of T tokens.
-            mask_NT: True where a token of the text is text; None without a mask.
+            mask: (N, T), True where a token of the text is text; or what attention takes for a mask
+                of text and image, (N, 1, S, S), of texts of one length; None without a mask.
 
         Returns:
-            The image's output (B, L, D) and the text's (N, T, D), heads merged, before the output
-            projections.
+            The image's output, in as many rows as it came, and the text's (N, T, D), heads merged,
+            before the output projections.
         """
         rows = self._of_call()
         positive = slice(0, rows.count), slice(0, rows.text_length)
         negative = slice(rows.count, None), slice(0, rows.negative_length)
-        masks = (None, None) if mask_NT is None else (mask_NT[positive], mask_NT[negative])
-        image_of_lane = tuple(map(rows.guided_of, image))
-        image_BLD, text_BTD = _attend_jointly(attend, image, _cut(text, positive), masks[0])
-        lane_GLD, text_GTD = _attend_jointly(attend, image_of_lane, _cut(text, negative), masks[1])
+        is_repeated = len(image[0]) > rows.count
+        of_lane = rows.lane_of if is_repeated else rows.guided_of
+        image_BLD, text_BTD = _attend_jointly(
+            attend, tuple(map(rows.first, image)), _cut(text, positive), _mask_of(mask, positive)
+        )
+        lane_GLD, text_GTD = _attend_jointly(
+            attend, tuple(map(of_lane, image)), _cut(text, negative), _mask_of(mask, negative)
+        )
         guided_GLD = self._method.combine(rows.guided_of(image_BLD), lane_GLD)
         filled = [
             functional.pad(one, (0, 0, 0, rows.width - one.shape[1]))
             for one in (text_BTD, text_GTD)
         ]
-        return rows.replace_guided(image_BLD, guided_GLD), torch.cat(filled)
+        guided_BLD = rows.replace_guided(image_BLD, guided_GLD)
+        return torch.cat([guided_BLD, guided_GLD]) if is_repeated else guided_BLD, torch.cat(filled)
 
     def guide_sequence(self, output_NSD: torch.Tensor) -> torch.Tensor:
         """Guide the image tokens in the output of a single-stream attention, text before image.
@@ -167,6 +177,12 @@ def _cut(text: QueryKeyValue, part: tuple[slice, slice]) -> QueryKeyValue:
     return query[part], key[part], value[part]
 
 
+def _mask_of(mask: torch.Tensor | None, part: tuple[slice, slice]) -> torch.Tensor | None:
+    if mask is None:
+        return None
+    return mask[part] if mask.ndim == 2 else mask[part[0]]
+
+
 def _attend_jointly(
     attend: Attend,
     image: tuple[torch.Tensor, ...],
@@ -176,7 +192,7 @@ def _attend_jointly(
     """Return the output of the image's tokens and of the text's, in one lane."""
     query, key, value = (torch.cat(pair, dim=1) for pair in zip(text, image, strict=True))
     text_length = text[0].shape[1]
-    if mask is not None:
+    if mask is not None and mask.ndim == 2:
         of_all = functional.pad(mask.bool(), (0, query.shape[1] - text_length), value=True)
         mask = of_all[:, None, None]
     output = attend(query, key, value, mask)

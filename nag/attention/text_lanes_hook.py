@@ -27,8 +27,8 @@ def _no_parts(_model: Any) -> Iterable[tuple[torch.nn.Module, Edit]]:
     return ()
 
 
-def _no_further_tokens(_model: Any) -> tuple[str, ...]:
-    return ()
+def _no_further_tokens(_model: Any, _arguments: dict[str, Any]) -> int:
+    return 0
 
 
 @dataclass(frozen=True)
@@ -38,21 +38,24 @@ class LanePlan:
     Args:
         parts: returns the parts of a model whose tensors are cut to the rows of the call, or are
             repeated for the lane, each with its edit.
+        outputs: returns the parts of a model whose output is changed, each with its edit.
         pooled: argument that holds the pooled text; None without one.
         repeated: arguments that are combined with the text, and so are repeated for the lane:
             tensors, or lists of tensors. If `hidden_states` are, the output is cut to the call.
         has_own_lengths: True if the texts may have two lengths, since no attention of the model
             takes both as one tensor; else both must have one length.
         glyphs: arguments of the letters that the prompt quotes; None without them.
-        further: returns the arguments whose tokens a model joins to those of the text.
+        further: returns the number of tokens that a model joins to those of the text, of the model
+            and the call's arguments.
     """
 
     parts: Callable[[Any], Iterable[tuple[torch.nn.Module, Edit]]] = _no_parts
+    outputs: Callable[[Any], Iterable[tuple[torch.nn.Module, Edit]]] = _no_parts
     pooled: str | None = None
     repeated: tuple[str, ...] = ()
     has_own_lengths: bool = False
     glyphs: TextInput | None = None
-    further: Callable[[Any], tuple[str, ...]] = _no_further_tokens
+    further: Callable[[Any, dict[str, Any]], int] = _no_further_tokens
 
 
 class TextLanesHook(CallHook):
@@ -82,6 +85,9 @@ class TextLanesHook(CallHook):
         self._handles += [
             part.register_forward_pre_hook(_PartHook(lanes, edit), with_kwargs=True)
             for part, edit in plan.parts(model)
+        ] + [
+            part.register_forward_hook(_OutputHook(lanes, edit))
+            for part, edit in plan.outputs(model)
         ]
 
     def _use(self, params: GuidanceParams, *, has_negative: bool) -> None:
@@ -119,18 +125,15 @@ class TextLanesHook(CallHook):
                 arguments[name] = _repeat(rows, arguments[name])
         if plan.glyphs is not None and arguments.get(plan.glyphs.embeds) is not None:
             append_glyphs(arguments, plan.glyphs, negative, guided)
-        self._lanes.rows = rows.with_tokens(
-            sum(
-                arguments[name].shape[1]
-                for name in plan.further(self._model)
-                if arguments.get(name) is not None
-            )
-        )
+        self._lanes.rows = rows.with_tokens(plan.further(self._model, arguments))
 
     def _append_mask(
         self, arguments: dict[str, Any], rows: LaneRows, negative: NegativeText
     ) -> None:
-        """Put the negative prompt's mask below the prompt's, if one of both has a mask."""
+        """Put the negative prompt's mask below the prompt's, if one of both has a mask.
+
+        A mask that goes on over the image stays so.
+        """
         name = self._lanes.text.mask
         mask_BT, negative_mask_GT = arguments.get(name), negative.attention_mask
         if mask_BT is None and negative_mask_GT is None:
@@ -145,6 +148,10 @@ class TextLanesHook(CallHook):
             mask_BT = embeds.new_ones((rows.count, rows.text_length), dtype=torch.bool)
         if negative_mask_GT is None:
             negative_mask_GT = mask_BT.new_ones(negative.embeds.shape[:2])
+        num_further = mask_BT.shape[1] - rows.text_length
+        if num_further > 0:
+            negative_mask_GT = functional.pad(negative_mask_GT, (0, num_further), value=1)
+            rows = rows.with_tokens(num_further)
         arguments[name] = _stack(rows, mask_BT, negative_mask_GT.to(mask_BT))
 
     def _forget(self) -> None:
@@ -178,6 +185,21 @@ class _PartHook:
         return tuple(edit(rows, one) if torch.is_tensor(one) else one for one in args), {
             name: edit(rows, one) if torch.is_tensor(one) else one for name, one in kwargs.items()
         }
+
+
+class _OutputHook:
+    """Edits the tensors that one part of a model returns, in guided calls."""
+
+    def __init__(self, lanes: TextLanes, edit: Edit) -> None:
+        self._lanes, self._edit = lanes, edit
+
+    def __call__(self, _part: torch.nn.Module, _args: Any, output: Any) -> Any:
+        rows = self._lanes.rows
+        if rows is None or not rows.is_guided:
+            return output
+        if torch.is_tensor(output):
+            return self._edit(rows, output)
+        return tuple(self._edit(rows, one) for one in output)
 
 
 def _stack(rows: LaneRows, of_call: torch.Tensor, of_lane: torch.Tensor) -> torch.Tensor:

@@ -65,6 +65,14 @@ def is_guided(attention: Any) -> bool:
     return isinstance(attention.processor, NagProcessor)
 
 
+def set_processor(attention: Any, processor: Any) -> None:
+    """Give an attention another processor."""
+    if hasattr(attention, "set_processor"):
+        attention.set_processor(processor)
+    else:  # Mochi's has a plain attribute
+        attention.processor = processor
+
+
 def count_coverage(models: list[GuidedModel]) -> Coverage:
     """Count the guided attentions on the modules themselves, as they are now."""
     attentions = [attention for one in models for _, attention in one.text_attentions()]

@@ -24,6 +24,7 @@ from nag.installation.coverage import (
     count_coverage,
     find_models,
     prove_coverage,
+    set_processor,
 )
 from nag.installation.negative_prompt import NegativePrompt, encode_negative_prompt
 from nag.params import GuidanceParams, NagStrengths, chosen_params
@@ -118,7 +119,7 @@ class InstalledGuidance:
                     "replace; restore the stock one or remove the other extension first"
                 )
             processor = make(stock, layout_of(name), block)
-            attention.set_processor(processor)
+            set_processor(attention, processor)
             self._processors.append((attention, processor))
 
     @property
@@ -210,7 +211,7 @@ class InstalledGuidance:
         """Restore every processor and remove the hooks. A second call does nothing."""
         for attention, processor in self._processors:
             if attention.processor is processor:
-                attention.set_processor(processor.stock)
+                set_processor(attention, processor.stock)
         self._processors.clear()
         for hook in self._hooks:
             hook.remove()

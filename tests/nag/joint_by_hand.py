@@ -42,7 +42,7 @@ def joint_attention_by_hand(
         for name, module in transformer.named_modules()
         if hasattr(module, "processor")
         and name.endswith((".attn", ".attn1"))
-        and name.startswith(("transformer_blocks.", "single_transformer_blocks."))
+        and "transformer_blocks." in name
     ]
     for module, processor in replaced:
         module.processor = _Attention(processor, call, rotate)
@@ -62,6 +62,8 @@ def joint_attention_by_hand(
 
 
 def _copy_image(_block: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    if not args and "encoder_hidden_states" not in kwargs:
+        return args, kwargs  # text and image are one sequence before the block
     if args:
         return (args[0][:1].expand_as(args[0]), *args[1:]), kwargs
     image = kwargs["hidden_states"]
@@ -74,9 +76,11 @@ class _Call:
     def __init__(self, transformer: Any, guidance: Guidance, pooled: torch.Tensor | None) -> None:
         self.forward, self.guidance, self.pooled = transformer.forward, guidance, pooled
         self.parameters = inspect.signature(transformer.forward).parameters
+        self.mask = torch.empty(0)  # both texts', in a guided call
         self.text_length = 0  # in the two-stream blocks, which single-stream blocks follow
 
-    def __call__(self, **arguments: Any) -> tuple[torch.Tensor]:
+    def __call__(self, *args: Any, **kwargs: Any) -> tuple[torch.Tensor]:
+        arguments = dict(zip(self.parameters, args, strict=False)) | kwargs
         texts = arguments["encoder_hidden_states"]
         unconditional = self.guidance.unconditional
         outputs: list[torch.Tensor] = []
@@ -98,17 +102,23 @@ class _Call:
         mask_name = next((name for name in self.parameters if name.endswith("_mask")), None)
         two = {name: _twice(value) for name, value in one.items()}
         length = max(text.shape[1], negative.shape[1])
+        mask = None if mask_name is None else one.get(mask_name)
+        masks = [
+            torch.ones(text.shape[:2]) if mask is None else mask,
+            torch.ones(negative.shape[:2])
+            if self.guidance.negative_mask is None
+            else self.guidance.negative_mask[index : index + 1],
+        ]
+        if masks[0].shape[1] > text.shape[1]:  # a mask of text and image
+            length_of_both = masks[0].shape[1]
+            masks[1] = functional.pad(masks[1].float(), (0, length_of_both - length), value=1)
+        else:
+            length_of_both = length
+        self.mask = torch.cat(
+            [functional.pad(each.float(), (0, length_of_both - each.shape[1])) for each in masks]
+        )
         if mask_name is not None:
-            mask = one.get(mask_name)
-            masks = [
-                torch.ones(text.shape[:2]) if mask is None else mask,
-                torch.ones(negative.shape[:2])
-                if self.guidance.negative_mask is None
-                else self.guidance.negative_mask[index : index + 1],
-            ]
-            two[mask_name] = torch.cat(
-                [functional.pad(each.float(), (0, length - each.shape[1])) for each in masks]
-            ).bool()
+            two[mask_name] = self.mask.to(torch.bool if mask is None else mask.dtype)
         two["encoder_hidden_states"] = torch.cat(
             [functional.pad(each, (0, 0, 0, length - each.shape[1])) for each in (text, negative)]
         )
@@ -177,15 +187,20 @@ class _Attention:
             queries = self._of_row(attn, hidden_states, encoder_hidden_states, row)
             if self.rotate is not None:
                 queries[:2] = [self.rotate(one, image_rotary_emb) for one in queries[:2]]
-            num_tokens, mask = queries[0].shape[1], None
+            num_tokens, mask, bias = queries[0].shape[1], None, None
             of_text = encoder_hidden_states_mask
             if attention_mask is not None:  # the image's, then the text's
                 of_text = attention_mask
                 if of_text.ndim == 4:
                     of_text = of_text[:, 0, 0, num_tokens - length :]
-            if of_text is not None:
+            elif of_text is None and self.call.mask.shape[1] == length:
+                of_text = self.call.mask
+            if attention_mask is not None and attention_mask.shape[-2] == num_tokens:
+                bias = attention_mask[row, 0].double().numpy()  # numbers, added as they are
+            elif of_text is not None:
                 mask = functional.pad(of_text[row], (0, num_tokens - length), value=True)
-            sums = softmax_sums(*(one[0].flatten(1) for one in queries), attn.heads, mask)
+            queries = [one[0].flatten(1) for one in queries]
+            sums = softmax_sums(*queries, attn.heads, mask, bias)
             rows.append(sums.mean().reshape(num_tokens, -1))
         image = guided(
             rows[0][length:],
@@ -199,7 +214,7 @@ class _Attention:
             np.stack([np.concatenate([row[:length], image]) for row in rows])
         ).to(hidden_states.dtype)
         if encoder_hidden_states is None:
-            return whole
+            return whole if attn.pre_only else attn.to_out[0](whole)
         image_output, text_output = whole[:, length:], whole[:, :length]
         if attn.to_out is None:
             return image_output, text_output

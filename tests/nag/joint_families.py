@@ -10,6 +10,7 @@ from diffusers.models.embeddings import apply_rotary_emb
 from diffusers.models.transformers.transformer_qwenimage import apply_rotary_emb_qwen
 
 from nag import NegativeText
+from tests.builders import tiny_diffusion_transformers as tiny_dits
 from tests.builders import tiny_flux_copies, tiny_joint
 from tests.nag.joint_by_hand import Rotate
 from tests.nag.reference import Guidance, mask
@@ -45,10 +46,12 @@ class Family:
         guidance_scale: argument that switches classifier-free guidance on, or OF_GUIDER.
         pooled: argument of the pooled text; None without one.
         mask: argument of the text's mask; None without one.
-        has_own_lengths: True if a family with masks takes texts of two lengths.
+        has_own_lengths: True if the texts may have two lengths.
         video: True if it makes clips.
         rotate: its rotary embedding of text and image; None without one.
         glyphs: True if it takes the letters that a prompt quotes, with their mask.
+        sees_mask: False if the mask does not reach its transformer.
+        mask_type: numbers that its pipeline makes masks of.
         norm: norm that bounds the guidance in this family's row.
         names_calls: True if its pipeline names the calls of its transformer.
     """
@@ -58,10 +61,12 @@ class Family:
     guidance_scale: str
     pooled: str | None = "pooled_prompt_embeds"
     mask: str | None = None
-    has_own_lengths: bool = True
+    has_own_lengths: bool = False
     video: bool = False
     rotate: Rotate | None = None
     glyphs: bool = False
+    sees_mask: bool = True
+    mask_type: torch.dtype = torch.bool
     norm: int = 1
     names_calls: bool = True
 
@@ -71,7 +76,8 @@ class Family:
         if self.pooled:
             found[prefix + self.pooled] = pooled(rows, seed)
         if self.mask:
-            found[prefix + self.mask] = mask(LENGTH, *(LENGTH - 2 * row for row in range(rows)))
+            lengths = (LENGTH - 2 * row for row in range(rows))
+            found[prefix + self.mask] = mask(LENGTH, *lengths).to(self.mask_type)
         if self.glyphs:
             found[f"{prefix}prompt_embeds_2"] = glyphs(rows, seed)
             found[f"{prefix}prompt_embeds_mask_2"] = mask(GLYPHS, *range(1, rows + 1))
@@ -79,8 +85,9 @@ class Family:
 
     def negative(self, rows: int = 1) -> tuple[NegativeText, Guidance, torch.Tensor | None]:
         """Return a negative prompt for nag and for the reference, with its pooled text."""
-        length = LENGTH - 3 if self.mask and self.has_own_lengths else LENGTH
-        negative_mask = mask(length, *(length - row for row in range(rows))) if self.mask else None
+        length = LENGTH - 3 if self.has_own_lengths else LENGTH
+        has_mask = self.mask and self.sees_mask
+        negative_mask = mask(length, *(length - row for row in range(rows))) if has_mask else None
         whole = pooled(rows, 2) if self.pooled else None
         embeds = text(rows, 2, length)
         glyph_mask = mask(GLYPHS, *(GLYPHS - row for row in range(rows))) if self.glyphs else None
@@ -125,6 +132,25 @@ def _rotate_video(tokens: torch.Tensor, positions: Any) -> torch.Tensor:
     return torch.cat([tokens[:, :start], rotated], dim=1)
 
 
+def _rotate_halves(tokens: torch.Tensor, positions: Any) -> torch.Tensor:
+    """Turn the image's tokens, the halves of each head as pairs."""
+    cosines, sines = (one[None, :, None] for one in positions)
+    start = tokens.shape[1] - cosines.shape[1]
+    image = tokens[:, start:]
+    one, other = image.chunk(2, dim=-1)
+    turned = image * cosines + torch.cat([-other, one], dim=-1) * sines
+    return torch.cat([tokens[:, :start], turned], dim=1)
+
+
+def _rotate_heads(tokens: torch.Tensor, positions: Any) -> torch.Tensor:
+    """Turn the video's tokens, each head by its own angles."""
+    cosines, sines = positions
+    start = tokens.shape[1] - len(cosines)
+    even, odd = tokens[:, start:, :, 0::2], tokens[:, start:, :, 1::2]
+    pairs = [even * cosines - odd * sines, even * sines + odd * cosines]
+    return torch.cat([tokens[:, :start], torch.stack(pairs, dim=-1).flatten(-2)], dim=1)
+
+
 FAMILIES = {
     "SD3": Family(tiny_joint.sd3_pipeline, 3, "guidance_scale", names_calls=False),
     "Flux": Family(tiny_joint.flux_pipeline, 4, "true_cfg_scale", rotate=_rotate_flux, norm=2),
@@ -134,6 +160,7 @@ FAMILIES = {
         "true_cfg_scale",
         pooled=None,
         mask="prompt_embeds_mask",
+        has_own_lengths=True,
         rotate=_rotate_qwen,
     ),
     "HunyuanVideo": Family(
@@ -141,7 +168,6 @@ FAMILIES = {
         4,
         "true_cfg_scale",
         mask="prompt_attention_mask",
-        has_own_lengths=False,
         rotate=_rotate_video,
         video=True,
     ),
@@ -151,7 +177,6 @@ FAMILIES = {
         OF_GUIDER,
         pooled=None,
         mask="prompt_embeds_mask",
-        has_own_lengths=False,
         rotate=_rotate_video,
         glyphs=True,
     ),
@@ -161,7 +186,6 @@ FAMILIES = {
         OF_GUIDER,
         pooled=None,
         mask="prompt_embeds_mask",
-        has_own_lengths=False,
         rotate=_rotate_video,
         video=True,
         glyphs=True,
@@ -199,6 +223,52 @@ FAMILIES = {
         rotate=_rotate_flux,
         norm=2,
         names_calls=False,
+    ),
+    "AuraFlow": Family(
+        tiny_dits.auraflow_pipeline,
+        4,
+        "guidance_scale",
+        pooled=None,
+        mask="prompt_attention_mask",
+        sees_mask=False,
+        names_calls=False,
+    ),
+    "Chroma": Family(
+        tiny_dits.chroma_pipeline,
+        4,
+        "guidance_scale",
+        pooled=None,
+        mask="prompt_attention_mask",
+        mask_type=torch.float32,
+        rotate=_rotate_flux,
+        norm=2,
+        names_calls=False,
+    ),
+    "Mochi": Family(
+        tiny_dits.mochi_pipeline,
+        2,
+        "guidance_scale",
+        pooled=None,
+        mask="prompt_attention_mask",
+        rotate=_rotate_heads,
+        video=True,
+        names_calls=False,
+    ),
+    "CogView 3 Plus": Family(
+        tiny_dits.cogview3_pipeline,
+        2,
+        "guidance_scale",
+        pooled=None,
+        has_own_lengths=True,
+        names_calls=False,
+    ),
+    "CogView 4": Family(
+        tiny_dits.cogview4_pipeline,
+        2,
+        "guidance_scale",
+        pooled=None,
+        has_own_lengths=True,
+        rotate=_rotate_halves,
     ),
 }
 all_families = pytest.mark.parametrize("family", FAMILIES.values(), ids=list(FAMILIES))

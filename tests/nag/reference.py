@@ -193,12 +193,14 @@ def softmax_sums(
     value_TD: torch.Tensor,
     heads: int,
     mask_T: torch.Tensor | None,
+    bias_LT: np.ndarray | None = None,
 ) -> Sums:
     parts = [tensor.detach().double().numpy() for tensor in (query_LD, key_TD, value_TD)]
     query, key, value = (part.reshape(len(part), heads, -1) for part in parts)
     if mask_T is not None:
         key, value = key[mask_T.bool().numpy()], value[mask_T.bool().numpy()]
-    exponentials = np.exp(np.einsum("lhk,thk->lht", query, key) / np.sqrt(query.shape[2]))
+    logits = np.einsum("lhk,thk->lht", query, key) / np.sqrt(query.shape[2])
+    exponentials = np.exp(logits if bias_LT is None else logits + bias_LT[:, None])
     return Sums(
         np.einsum("lht,thk->lhk", exponentials, value), exponentials.sum(axis=2, keepdims=True)
     )

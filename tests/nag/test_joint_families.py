@@ -4,7 +4,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from peft import LoraConfig
+import torch
+from peft import LoraConfig, inject_adapter_in_model
 
 from nag import (
     NagTextError,
@@ -47,7 +48,10 @@ def test_the_unconditional_pass_stays_unguided(family: Family) -> None:
     negative, guidance, of_whole = family.negative()
     unconditional = family.texts(2, 5, "negative_")
     arguments: dict[str, Any] = {family.guidance_scale: 3.0, **unconditional}
-    guidance = replace(guidance, unconditional=unconditional["negative_prompt_embeds"])
+    of_pass = unconditional["negative_prompt_embeds"]
+    # CogView 3 Plus takes zeros in the place of embeddings.
+    of_pass = torch.cat([of_pass, torch.zeros_like(of_pass[:1])])
+    guidance = replace(guidance, unconditional=of_pass)
     with joint_attention_by_hand(pipeline, guidance, of_whole, family.rotate):
         by_hand = render(pipeline, family, 2, **arguments)
     with install(pipeline) as nag, nag.guide(negative, **family.strengths()):
@@ -61,11 +65,10 @@ def test_a_lora_on_both_streams_is_guided_as_by_hand(family: Family) -> None:
     negative, guidance, of_whole = family.negative()
     with install(pipeline) as nag, nag.guide(negative, **family.strengths()):
         without = render(pipeline, family)
-    pipeline.transformer.add_adapter(
-        LoraConfig(
-            r=2, target_modules=["to_k", "add_k_proj", "add_v_proj"], init_lora_weights=False
-        )
+    config = LoraConfig(
+        r=2, target_modules=["to_k", "add_k_proj", "add_v_proj"], init_lora_weights=False
     )
+    inject_adapter_in_model(config, pipeline.transformer)
     with joint_attention_by_hand(pipeline, guidance, of_whole, family.rotate):
         by_hand = render(pipeline, family)
     with install(pipeline) as nag, nag.guide(negative, **family.strengths()):
@@ -85,14 +88,13 @@ def test_texts_that_do_not_fit_are_refused(family: Family) -> None:
             ("must be (batch, 12)", NegativeText(text(1, 2), pooled=seeded(2, 1, 5))),
             ("must have 1 rows", NegativeText(text(1, 2), pooled=pooled(2, 2))),
         ]
-    if not family.mask:
-        cases += [
-            ("max_sequence_length of the call", NegativeText(text(1, 2, 4), pooled=of_whole)),
-            (
-                "this model takes none",
-                NegativeText(text(1, 2), mask(LENGTH, LENGTH), pooled=of_whole),
-            ),
-        ]
+    if not family.has_own_lengths and not family.mask:
+        cases.append(
+            ("max_sequence_length of the call", NegativeText(text(1, 2, 4), pooled=of_whole))
+        )
+    if not (family.mask and family.sees_mask):
+        masked = NegativeText(text(1, 2), mask(LENGTH, LENGTH), pooled=of_whole)
+        cases.append(("this model takes none", masked))
     with install(pipeline) as nag:
         for message, wrong in cases:
             with (

@@ -147,7 +147,7 @@ def test_the_rivals_are_refused_before_a_call(case: Case) -> None:
 def test_a_foreign_processor_is_refused(case: Case) -> None:
     pipeline = case.build()
     name, attention = find_models(pipeline)[0].text_attentions()[-1]
-    attention.set_processor(type("Foreign", (type(attention.processor),), {})())
+    attention.processor = type("Foreign", (type(attention.processor),), {})()
     before = state(pipeline.transformer)
     with pytest.raises(UnsupportedProcessorError, match=f"{name} has the processor Foreign"):
         install(pipeline)

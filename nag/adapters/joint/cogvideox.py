@@ -13,6 +13,7 @@ from diffusers.models.attention_processor import Attention, CogVideoXAttnProcess
 
 from nag.adapters.adapter import Adapter
 from nag.adapters.joint.processor import NagJointProcessor, Rotary, image_projections, rotated
+from nag.attention.text_lanes import QueryKeyValue
 from nag.attention.text_lanes_hook import LanePlan
 
 
@@ -32,23 +33,27 @@ class NagCogVideoXAttnProcessor(NagJointProcessor):
                 attn, hidden_states, encoder_hidden_states, attention_mask, image_rotary_emb
             )
         if attention_mask is not None:
-            raise NotImplementedError("CogVideoX's attention takes no mask, got one")
-        length = encoder_hidden_states.shape[1]
-        text = image_projections(attn, encoder_hidden_states)
-        video = rotated(image_projections(attn, hidden_states), image_rotary_emb)
-        query, key, value = (torch.cat(pair, 1) for pair in zip(text, video, strict=True))
-        guided_NSD = self.lanes.guide_sequence(self._attend(query, key, value))
-        output_NSD = attn.to_out[1](attn.to_out[0](guided_NSD))
-        return output_NSD[:, length:], output_NSD[:, :length]
+            raise NotImplementedError(f"{self.block}: guidance takes no attention mask, got one")
+        image_NLD, text_NTD = self.lanes.guide(
+            self._attend,
+            self._rotated(image_projections(attn, hidden_states), image_rotary_emb),
+            image_projections(attn, encoder_hidden_states),
+        )
+        out = attn.to_out
+        return out[1](out[0](image_NLD)), out[1](out[0](text_NTD))
+
+    def _rotated(self, image: QueryKeyValue, rotary: Rotary | None) -> QueryKeyValue:
+        return rotated(image, rotary)
 
 
-def _is_text_attention(_name: str, module: Any) -> bool:
+def is_text_attention(_name: str, module: Any) -> bool:
+    """Return True for every attention: all of them take text and image."""
     return isinstance(module, Attention)
 
 
 ADAPTER = Adapter(
     models=(CogVideoXTransformer3DModel,),
     processors={CogVideoXAttnProcessor2_0: NagCogVideoXAttnProcessor},
-    is_text_attention=_is_text_attention,
+    is_text_attention=is_text_attention,
     lanes=LanePlan(repeated=("hidden_states", "timestep")),
 )

@@ -38,12 +38,16 @@ class NagFluxAttnProcessor(NagJointProcessor):
             return self.stock(
                 attn, hidden_states, encoder_hidden_states, attention_mask, image_rotary_emb
             )
-        if attention_mask is not None:
-            raise NotImplementedError(f"{self.block}: guidance takes no attention mask, got one")
+        text_rows = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        if attention_mask is not None and len(attention_mask) != len(text_rows):
+            raise NotImplementedError(
+                f"{self.block}: guidance takes no attention mask that does not come by the model's "
+                f"own argument, got one of {len(attention_mask)} rows for {len(text_rows)}"
+            )
         image = image_projections(attn, hidden_states)
         if encoder_hidden_states is None:
             return self.lanes.guide_sequence(
-                self._attend(*_rotated(image, image_rotary_emb, slice(None)))
+                self._attend(*_rotated(image, image_rotary_emb, slice(None)), attention_mask)
             )
         length = encoder_hidden_states.shape[1]
         text = text_projections(attn, encoder_hidden_states)
@@ -51,6 +55,7 @@ class NagFluxAttnProcessor(NagJointProcessor):
             self._attend,
             _rotated(image, image_rotary_emb, slice(length, None)),
             _rotated(text, image_rotary_emb, slice(0, length)),
+            attention_mask,
         )
         return attn.to_out[1](attn.to_out[0](image_BLD)), attn.to_add_out(text_NTD)
 

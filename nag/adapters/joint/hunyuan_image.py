@@ -30,8 +30,9 @@ def text_with_glyphs(_pipeline: Any, encoded: Any) -> NegativeText:
     return NegativeText(embeds, mask, glyph_embeds=glyphs[0], glyph_mask=glyphs[1])
 
 
-def _further(model: Any) -> tuple[str, ...]:
-    return () if model.context_embedder_2 is None else (GLYPHS.embeds,)
+def _num_letters(model: Any, arguments: dict[str, Any]) -> int:
+    letters = arguments.get(GLYPHS.embeds)
+    return 0 if model.context_embedder_2 is None or letters is None else letters.shape[1]
 
 
 ADAPTER = Adapter(
@@ -43,6 +44,6 @@ ADAPTER = Adapter(
         parts,
         repeated=("hidden_states", "timestep", "timestep_r", "guidance"),
         glyphs=GLYPHS,
-        further=_further,
+        further=_num_letters,
     ),
 )

@@ -65,8 +65,9 @@ def _parts(model: Any) -> Iterable[tuple[torch.nn.Module, Edit]]:
     yield model.norm_out, LaneRows.with_lane
 
 
-def _further(_model: Any) -> tuple[str, ...]:
-    return GLYPHS.embeds, "image_embeds"
+def _num_further_tokens(_model: Any, arguments: dict[str, Any]) -> int:
+    texts = (arguments.get(name) for name in (GLYPHS.embeds, "image_embeds"))
+    return sum(one.shape[1] for one in texts if one is not None)
 
 
 ADAPTER = Adapter(
@@ -78,6 +79,6 @@ ADAPTER = Adapter(
         _parts,
         repeated=("hidden_states", "timestep", "timestep_r", "image_embeds"),
         glyphs=GLYPHS,
-        further=_further,
+        further=_num_further_tokens,
     ),
 )

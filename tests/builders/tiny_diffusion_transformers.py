@@ -1,0 +1,106 @@
+"""Pipelines of further models with joint attention, at tiny size, random and without encoders."""
+
+import warnings
+from typing import Any
+
+import torch
+from diffusers import (
+    AuraFlowPipeline,
+    AuraFlowTransformer2DModel,
+    ChromaPipeline,
+    ChromaTransformer2DModel,
+    CogVideoXDDIMScheduler,
+    CogView3PlusPipeline,
+    CogView3PlusTransformer2DModel,
+    CogView4Pipeline,
+    CogView4Transformer2DModel,
+    FlowMatchEulerDiscreteScheduler,
+    MochiPipeline,
+    MochiTransformer3DModel,
+)
+
+from tests.builders.tiny_joint import HEADS, TEXT_DIM, finished, randomized
+
+WITHOUT: dict[str, Any] = {"vae": None, "text_encoder": None, "tokenizer": None}
+
+
+def _pipeline(pipeline_class: Any, transformer: Any, **parts: Any) -> Any:
+    scheduler = parts.pop("scheduler", None) or FlowMatchEulerDiscreteScheduler()
+    transformer = randomized(transformer)
+    return finished(pipeline_class(scheduler=scheduler, transformer=transformer, **WITHOUT | parts))
+
+
+def auraflow_pipeline() -> Any:
+    torch.manual_seed(0)
+    transformer = AuraFlowTransformer2DModel(
+        sample_size=8,
+        num_mmdit_layers=2,
+        num_single_dit_layers=2,
+        joint_attention_dim=TEXT_DIM,
+        caption_projection_dim=24,
+        pos_embed_max_size=64,
+        **HEADS,
+    )
+    return _pipeline(AuraFlowPipeline, transformer)
+
+
+def chroma_pipeline() -> Any:
+    torch.manual_seed(0)
+    with warnings.catch_warnings():  # its class imports FluxPosEmbed from an old place
+        warnings.simplefilter("ignore", FutureWarning)
+        transformer = ChromaTransformer2DModel(
+            in_channels=16,
+            num_layers=2,
+            num_single_layers=2,
+            joint_attention_dim=TEXT_DIM,
+            axes_dims_rope=(4, 4, 4),
+            approximator_num_channels=16,
+            approximator_hidden_dim=16,
+            approximator_layers=1,
+            **HEADS,
+        )
+    return _pipeline(ChromaPipeline, transformer)
+
+
+def mochi_pipeline() -> Any:
+    torch.manual_seed(0)
+    transformer = MochiTransformer3DModel(
+        num_layers=2,
+        pooled_projection_dim=16,
+        in_channels=4,
+        text_embed_dim=TEXT_DIM,
+        time_embed_dim=8,
+        num_attention_heads=2,
+        attention_head_dim=16,
+    )
+    return _pipeline(MochiPipeline, transformer)
+
+
+def _cogview(model_class: Any, **changes: Any) -> Any:
+    torch.manual_seed(0)
+    return model_class(
+        in_channels=4,
+        out_channels=4,
+        num_layers=2,
+        text_embed_dim=TEXT_DIM,
+        time_embed_dim=8,
+        condition_dim=4,
+        pos_embed_max_size=8,
+        sample_size=8,
+        num_attention_heads=2,
+        attention_head_dim=16,
+        **changes,
+    )
+
+
+def cogview3_pipeline() -> Any:
+    return _pipeline(
+        CogView3PlusPipeline,
+        _cogview(CogView3PlusTransformer2DModel),
+        scheduler=CogVideoXDDIMScheduler(),
+    )
+
+
+def cogview4_pipeline() -> Any:
+    transformer = _cogview(CogView4Transformer2DModel, rope_axes_dim=(8, 8))
+    return _pipeline(CogView4Pipeline, transformer)
