@@ -57,6 +57,8 @@ class Adapter:
         negative_text: makes the negative prompt of all that the pipeline's `encode_prompt` returned
             for it.
         pads_text: True if every text is padded to `max_sequence_length`.
+        needs_no_image: True if the pipeline encodes the texts of a call without images by
+            themselves, though its `encode_prompt` takes images.
         defaults: strengths of NAG where a call names none, with their source beside them.
         refusal: returns the reason why a model of these classes cannot be guided; None if it can.
         pools: returns the parts of a model that make one vector of its first text.
@@ -74,6 +76,7 @@ class Adapter:
     text_of: Callable[[str], TextInput] = every_text
     negative_text: Callable[[Any, Any], NegativeText] = first_output
     pads_text: bool = True
+    needs_no_image: bool = False
     defaults: NagParams = field(default_factory=NagParams)
     refusal: Callable[[Any], str | None] = no_refusal
     pools: Callable[[Any], tuple[TextPool, ...]] = no_pool

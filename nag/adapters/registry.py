@@ -51,6 +51,7 @@ MODULES = {
     "MochiTransformer3DModel": "joint.mochi",
     "Flux2Transformer2DModel": "sequence.flux2",
     "Krea2Transformer2DModel": "sequence.krea2",
+    "QwenImage21Transformer2DModel": "sequence.qwen_image21",
 }
 
 

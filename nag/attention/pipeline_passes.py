@@ -200,6 +200,7 @@ OF_SINGLE_STREAMS: dict[str, Passes] = {
         "prompt half",
     ),
     **dict.fromkeys(("Lumina2Pipeline", "Krea2Pipeline"), "prompt first"),
+    "QwenImage21Pipeline": "named",
     "Flux2Pipeline": "single",
     **dict.fromkeys(("Flux2KleinPipeline", "Flux2KleinInpaintPipeline"), "named"),
 }

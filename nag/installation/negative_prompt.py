@@ -35,11 +35,12 @@ def encode_negative_prompt(
         return negative_prompt
     if max_sequence_length is not None and max_sequence_length < 1:
         raise NagTextError(f"max_sequence_length must be at least 1, not {max_sequence_length}")
+    adapter = find_models(pipeline)[0].adapter
     encode, arguments = _encoder(pipeline)
     arguments |= {"prompt": _texts(negative_prompt), "device": pipeline._execution_device}
     takes = signature(encode).parameters
     arguments["batch_size"] = len(arguments["prompt"])  # some count their prompts by it
-    if "image" in takes:
+    if "image" in takes and not adapter.needs_no_image:
         raise NagTextError(
             f"{type(pipeline).__name__} encodes a text together with an image: give NegativeText "
             "of what its encode_prompt returns for the negative prompt and the image of the call"
@@ -54,7 +55,6 @@ def encode_negative_prompt(
             f"{type(pipeline).__name__} has one length for all texts: leave max_sequence_length out"
         )
     encoded = encode(**{name: value for name, value in arguments.items() if name in takes})
-    adapter = find_models(pipeline)[0].adapter
     negative = adapter.negative_text(pipeline, encoded)
     return replace(negative, has_default_length=has_default_length and adapter.pads_text)
 

@@ -15,6 +15,8 @@ from diffusers import (
     Krea2Transformer2DModel,
     Lumina2Pipeline,
     Lumina2Transformer2DModel,
+    QwenImage21Pipeline,
+    QwenImage21Transformer2DModel,
     ZImagePipeline,
     ZImageTransformer2DModel,
 )
@@ -108,6 +110,41 @@ def krea2_pipeline() -> Any:
             transformer=randomized(Krea2Transformer2DModel(**config)),
         )
     )
+
+
+class QwenProcessor:
+    """Stands for the processor of texts and images, which embeddings leave unused."""
+
+    def __init__(self) -> None:
+        self.tokenizer = self
+
+    def apply_chat_template(self, *_: Any, **__: Any) -> list[list[int]]:
+        return [[0]]
+
+    def encode(self, _text: str) -> list[int]:
+        return [0]
+
+
+def qwen_image21_pipeline() -> Any:
+    torch.manual_seed(0)
+    config: dict[str, Any] = {
+        "in_channels": 4,
+        "out_channels": 4,
+        "num_layers": 2,
+        "attention_head_dim": 12,
+        "num_attention_heads": 2,
+        "context_in_dim": TEXT_DIM,
+        "axes_dims_rope": (4, 4, 4),
+    }
+    empty: Any = None
+    parts: dict[str, Any] = {
+        "scheduler": FlowMatchEulerDiscreteScheduler(),
+        "vae": empty,
+        "text_encoder": empty,
+        "processor": QwenProcessor(),
+        "transformer": randomized(QwenImage21Transformer2DModel(**config)),
+    }
+    return finished(QwenImage21Pipeline(**parts))
 
 
 def flux2_transformer(**changes: Any) -> Flux2Transformer2DModel:

@@ -15,7 +15,7 @@ from tests.builders.tiny import TEXT_DIM
 from tests.nag.flux2_by_hand import Flux2Attention
 from tests.nag.reference import mask
 from tests.nag.sequence_by_hand import Call, Rows
-from tests.nag.stream_attentions import Krea2Attention
+from tests.nag.stream_attentions import Krea2Attention, QwenImage21Attention
 
 PROMPT_LENGTHS, NEGATIVE_LENGTHS = (5, 40), (37, 7)
 STRENGTHS: dict[str, Any] = {
@@ -50,6 +50,7 @@ class Family:
         has_masks: True if the texts of a batch may have two lengths.
         is_named: True if its pipeline names its calls.
         token_shape: shape of a text's token.
+        scale: argument that switches classifier-free guidance on.
     """
 
     build: Callable[[], Any]
@@ -61,6 +62,7 @@ class Family:
     has_masks: bool = True
     is_named: bool = False
     token_shape: tuple[int, ...] = (TEXT_DIM,)
+    scale: str = "guidance_scale"
 
     def texts(self, seed: int, *lengths: int) -> list[torch.Tensor]:
         """Return texts of these lengths, or all of the greatest one."""
@@ -168,6 +170,25 @@ def _krea2_two(call: Call, text: torch.Tensor) -> Call:
     return call | two | {name: torch.cat([call[name], one]) for name, one in of_text}
 
 
+def _qwen21_texts(call: Call) -> list[torch.Tensor]:
+    masks = call["encoder_hidden_states_mask"].bool()
+    return [row[of_row] for row, of_row in zip(call["encoder_hidden_states"], masks, strict=True)]
+
+
+def _qwen21_row(call: Call, row: int) -> Call:
+    names = ("hidden_states", "timestep", "encoder_hidden_states", "encoder_hidden_states_mask")
+    # By hand no keys are kept.
+    of_row = {name: call[name][row : row + 1] for name in names}
+    return call | of_row | {"kv_cache": None, "kv_cache_mode": None}
+
+
+def _qwen21_two(call: Call, text: torch.Tensor) -> Call:
+    names = ("hidden_states", "timestep", "encoder_hidden_states", "encoder_hidden_states_mask")
+    two = {name: torch.cat([call[name]] * 2) for name in names}
+    of_text = zip(names[2:], _krea2_arguments([text], "").values(), strict=True)
+    return call | two | {name: torch.cat([call[name], one]) for name, one in of_text}
+
+
 FAMILIES = {
     "Z-Image": Family(
         tiny_sequence.z_image_pipeline,
@@ -209,6 +230,22 @@ FAMILIES = {
         lora=("to_k", "to_out.0", "to_gate"),
         token_shape=(2, TEXT_DIM // 2),
     ),
+    "Qwen-Image 2.1": Family(
+        tiny_sequence.qwen_image21_pipeline,
+        2,
+        1.0,
+        _krea2_arguments,
+        Rows(
+            _qwen21_texts,
+            _qwen21_row,
+            _qwen21_two,
+            _flux2_image,
+            torch.stack,
+            QwenImage21Attention,
+        ),
+        is_named=True,
+        scale="true_cfg_scale",
+    ),
 }
 all_families = pytest.mark.parametrize("family", FAMILIES.values(), ids=list(FAMILIES))
 
@@ -221,7 +258,7 @@ def render(pipeline: Any, family: Family, rows: int = 1, **arguments: Any) -> to
     """Return latents after two steps, of noise from seed i in row i."""
     call: dict[str, Any] = {
         **family.arguments(family.texts(1, *PROMPT_LENGTHS[:rows]), ""),
-        "guidance_scale": family.unguided,
+        family.scale: family.unguided,
         "height": 64,
         "width": 64,
         "num_inference_steps": 2,

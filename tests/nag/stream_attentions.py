@@ -64,6 +64,55 @@ class Krea2Attention(StreamAttention):
         return attn.to_out[0](output * attn.to_gate(hidden_states).sigmoid())
 
 
+class QwenImage21Attention(StreamAttention):
+    """Qwen-Image 2.1's: text sees the text before it; the image sees all."""
+
+    def __call__(
+        self, attn: Any, hidden_states: torch.Tensor, key_valid: torch.Tensor, **_: Any
+    ) -> torch.Tensor:
+        rows: list[np.ndarray] = []
+        length = hidden_states.shape[1] - self.num_image_tokens
+        for row, hidden in enumerate(hidden_states):
+            query, key, value = (
+                layer(hidden).unflatten(1, (attn.heads, -1))
+                for layer in (attn.to_q, attn.to_k, attn.to_v)
+            )
+            # The negative prompt has the positions of a call with itself alone.
+            num_before = self.call.lengths[1] if row else length
+            positions = self._positions(num_before, length)
+            query = turned_pairs(attn.norm_q(query), positions).flatten(1)
+            key = turned_pairs(attn.norm_k(key), positions).flatten(1)
+            seen = [
+                key_valid[row] & (torch.arange(len(hidden)) <= token) for token in range(length)
+            ]
+            parts = [
+                softmax_sums(query[token : token + 1], key, value.flatten(1), attn.heads, one)
+                for token, one in enumerate(seen)
+            ]
+            parts.append(
+                softmax_sums(query[length:], key, value.flatten(1), attn.heads, key_valid[row])
+            )
+            rows.append(np.concatenate([one.mean() for one in parts]).reshape(len(hidden), -1))
+        self.call.guide(rows)
+        return attn.to_out[0](torch.from_numpy(np.stack(rows)).to(hidden_states.dtype))
+
+    num_image_tokens, side = 16, 4
+
+    def _positions(self, num_before: int, length: int) -> torch.Tensor:
+        """Return the positions of `length` text tokens and of an image behind `num_before`."""
+        grid = torch.arange(self.side) - self.side // 2
+        height, width = torch.meshgrid(grid, grid, indexing="ij")
+        text = torch.arange(length)
+        axes = (
+            torch.cat([text, torch.full((self.num_image_tokens,), num_before)]),
+            torch.cat([text, height.flatten()]),
+            torch.cat([text, width.flatten()]),
+        )
+        frequencies = 10000.0 ** -(torch.arange(0, 4, 2, dtype=torch.float64) / 4)
+        angles = torch.cat([axis[:, None] * frequencies for axis in axes], dim=1)
+        return torch.polar(torch.ones_like(angles), angles)
+
+
 def turned_pairs(tokens_SHK: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
     """Turn each pair of neighbouring channels by complex positions (S, K / 2)."""
     pairs = torch.view_as_complex(tokens_SHK.double().unflatten(-1, (-1, 2)))

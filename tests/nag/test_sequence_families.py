@@ -38,7 +38,7 @@ def test_a_batch_of_texts_of_two_lengths_is_guided_as_by_hand(family: Family) ->
 def test_the_unconditional_pass_stays_unguided(family: Family) -> None:
     pipeline = family.build()
     unconditional = family.texts(3, 9, 12)
-    arguments = family.arguments(unconditional, "negative_") | {"guidance_scale": 3.0}
+    arguments = family.arguments(unconditional, "negative_") | {family.scale: 3.0}
     by_hand = ByHand(negatives(family), tuple(unconditional))
     with sequences_by_hand(pipeline, family.rows, by_hand):
         expected = render(pipeline, family, 2, **arguments)

@@ -19,6 +19,15 @@ from nag.errors import NagTextError
 from nag.params import GuidanceParams
 
 Arguments = dict[str, Any]
+BlockInputs = tuple[tuple[Any, ...], Arguments]
+SEQUENCE = "hidden_states"  # in blocks that are called by names
+
+
+def append_tokens(
+    args: tuple[Any, ...], kwargs: Arguments, tokens_BND: torch.Tensor
+) -> BlockInputs:
+    """Return a block's arguments with tokens behind the sequence, which is the first of them."""
+    return (torch.cat([args[0], tokens_BND], dim=1), *args[1:]), kwargs
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,12 +55,16 @@ class SequencePlan:
         text: returns the prompts of a call, (B, T, D), with a filler behind the shorter ones.
         image_starts: returns the first image token in each row's sequence, of a call's arguments.
         embed: embeds one text, (T, D); takes the model and the call's arguments too.
+        lengthen: returns the arguments of a block's call with tokens behind the sequence.
+        token_axis: axis of the tokens in the sequence of a block, 1 or 0.
     """
 
     blocks: Callable[[Any], Iterable[torch.nn.Module]]
     text: Callable[[Arguments], torch.Tensor]
     image_starts: Callable[[Arguments], list[int]]
     embed: Callable[[Any, Arguments, torch.Tensor], EmbeddedText]
+    lengthen: Callable[[tuple[Any, ...], Arguments, torch.Tensor], BlockInputs] = append_tokens
+    token_axis: int = 1
 
 
 class SequenceLanesHook(CallHook):
@@ -82,7 +95,7 @@ class SequenceLanesHook(CallHook):
         super().__init__(model, calls, component, check)
         for block in plan.blocks(model):
             self._handles += [
-                block.register_forward_pre_hook(self._append),
+                block.register_forward_pre_hook(self._append, with_kwargs=True),
                 block.register_forward_hook(self._take_off),
             ]
 
@@ -121,20 +134,25 @@ class SequenceLanesHook(CallHook):
         self._lanes.lane = self._embed = self._tokens_BND = None
         self._lanes.is_in_call = False
 
-    def _append(self, _block: torch.nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    def _append(
+        self, _block: torch.nn.Module, args: tuple[Any, ...], kwargs: Arguments
+    ) -> BlockInputs | None:
         if self._embed is not None:  # the first block of a guided call
-            self._lanes.lane, self._tokens_BND = self._embed(args[0])
+            sequence = args[0] if args else kwargs[SEQUENCE]
+            sequence_BSD = sequence if self._plan.token_axis else sequence.transpose(0, 1)
+            self._lanes.lane, self._tokens_BND = self._embed(sequence_BSD)
             self._embed = None
         if self._tokens_BND is None:
             return None
-        return torch.cat([args[0], self._tokens_BND], dim=1), *args[1:]
+        return self._plan.lengthen(args, kwargs, self._tokens_BND)
 
     def _take_off(self, _block: torch.nn.Module, _args: Any, output: Any) -> torch.Tensor | None:
-        lane = self._lanes.lane
+        lane, axis = self._lanes.lane, self._plan.token_axis
         if lane is None:
             return None
-        self._tokens_BND = output[:, lane.length :]
-        return output[:, : lane.length]
+        sequence, tokens = output.tensor_split([lane.length], dim=axis)
+        self._tokens_BND = tokens if axis else tokens.transpose(0, 1)
+        return sequence
 
 
 def _without_filler(negative: NegativeText) -> list[torch.Tensor]:

@@ -78,7 +78,7 @@ class SequenceLanes(Lanes):
         self,
         attend: Attend,
         projected: QueryKeyValue,
-        rotary: torch.Tensor | None,
+        rotary: Any,
         mask_BS: torch.Tensor | None,
     ) -> torch.Tensor:
         """Attend in the sequence of each row, and guide the image tokens of the guided rows.
@@ -86,7 +86,8 @@ class SequenceLanes(Lanes):
         Args:
             attend: attention of the family.
             projected: queries, keys and values of S + N tokens.
-            rotary: rotary embedding of the S tokens; None if all are rotated already.
+            rotary: rotary embedding of the S tokens, as the attention takes it for them; None if
+                all are rotated already.
             mask_BS: True where one of the S tokens is a real one; None if all are.
 
         Returns:
