@@ -17,9 +17,9 @@ HEAD = """# Pipelines that nag guides
 `nag.supported()` returns the first table. `python -m docs.nag_pipelines` writes this page.
 
 *Passes* says how guidance tells the prompt's pass from the unconditional one. `named`: the pipeline
-names its calls. `batched`: both halves are rows of one call. `prompt first`: two calls a step.
-`prompt half`: one call, the prompt's rows first. `prompt third`: one call, the prompt's rows before
-two thirds without it. `single`: one pass only.
+names its calls. `batched`: both halves are rows of one call; perturbed rows (PAG) behind them stay
+unguided. `prompt first`: two calls a step. `prompt half`: one call, the prompt's rows first.
+`prompt third`: one call, the prompt's rows before two thirds without it. `single`: one pass only.
 
 | pipeline | model | passes |
 |---|---|---|

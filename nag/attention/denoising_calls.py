@@ -7,17 +7,21 @@ A call that a pipeline did not make, such as that of a second pipeline on the sa
 refused unless its name tells enough.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Protocol
 
-from nag.attention.denoising_loop import DenoisingLoop, PerturbedProcessors
+from nag.attention.denoising_loop import DenoisingLoop, ObservedBar, PerturbedProcessors
 from nag.attention.pipeline_passes import passes_of
 from nag.attention.text_encoding_calls import TextEncodingCalls, restore
-from nag.errors import ForeignCallError, NagParameterError, UnnamedCallError
+from nag.errors import (
+    ForeignCallError,
+    NagCoverageError,
+    NagParameterError,
+    UnnamedCallError,
+)
 
-GuidedRows = Literal["all", "none", "second half", "first half", "first third"]
+GuidedRows = Literal["all", "none", "second half", "first half", "first third", "middle third"]
 
 # The names that diffusers' pipelines and guiders give to calls of the transformer.
 GUIDED_ROWS: dict[str | None, GuidedRows] = {
@@ -28,6 +32,12 @@ GUIDED_ROWS: dict[str | None, GuidedRows] = {
     # LTX-2's weak predictions of the prompt, which its pipelines push away from.
     "uncond_stg": "none",
     "uncond_modality": "none",
+}
+# The prompt's rows, where others without a prompt lie beside them.
+BATCHES: dict[str | None, GuidedRows] = {
+    "batched": "second half",
+    "prompt half": "first half",
+    "prompt third": "first third",
 }
 BATCHED_CALL = "cond_uncond"  # one row for each clip, or with its unconditional half before it
 
@@ -99,28 +109,41 @@ class PipelineCalls:
         is_first = loop.num_calls == 1
         if self._passes == "prompt first":
             return "all" if is_first else "none"
-        if self._passes == "single" or not self._has_more_passes(loop):
-            return "all"
-        if self._passes == "prompt third":
-            return "first third" if is_first else "none"
-        if self._passes == "prompt half":
-            return "first half" if is_first else "none"
-        if name == BATCHED_CALL or self._passes == "batched":
-            return "second half" if is_first else "none"
-        raise self._unknown_call(name)
+        rows = self._rows_of_batch(name, loop)
+        return rows if is_first or rows == "all" else "none"
 
-    def _has_more_passes(self, loop: DenoisingLoop) -> bool:
-        """Return True if a step has more than the prompt's pass.
+    def _rows_of_batch(self, name: str | None, loop: DenoisingLoop) -> GuidedRows:
+        """Return the prompt's rows in a call that may have those of other passes too.
+
+        Raises:
+            UnnamedCallError: they are not known.
+        """
+        if self._passes == "single":
+            return "all"
+        has_unconditional = self._has_unconditional_pass(loop)
+        is_batched = name == BATCHED_CALL or self._passes == "batched"
+        if self._is_perturbing():  # the perturbed rows are the last
+            if not is_batched:
+                raise self._unknown_call(name)
+            return "middle third" if has_unconditional else "first half"
+        if not has_unconditional:
+            return "all"
+        rows = BATCHES["batched"] if is_batched else BATCHES.get(self._passes)
+        if rows is None:
+            raise self._unknown_call(name)
+        return rows
+
+    def _is_perturbing(self) -> bool:
+        """Return True if perturbed rows follow those of the prompt (PAG)."""
+        return getattr(self._pipeline, "do_perturbed_attention_guidance", False)
+
+    def _has_unconditional_pass(self, loop: DenoisingLoop) -> bool:
+        """Return True if a step has an unconditional pass.
 
         Raises:
             UnnamedCallError: the pipeline does not tell.
         """
         pipeline = self._pipeline
-        if getattr(pipeline, "do_perturbed_attention_guidance", False):
-            raise UnnamedCallError(
-                f"{type(pipeline).__name__} adds perturbed rows to the prompt's, which guidance "
-                "cannot tell apart; switch them off with pag_scale=0"
-            )
         is_on = getattr(pipeline, "do_classifier_free_guidance", loop.has_unconditional_text)
         if is_on is None:
             raise self._unknown_call(None)
@@ -190,14 +213,19 @@ class PipelineCalls:
         loop.follow_scheduler()
         return loop
 
-    def _observed_bar(self, *args: Any, **kwargs: Any) -> "_ObservedBar":
-        return _ObservedBar(self._progress_bar(*args, **kwargs), self._begin, self._end)
+    def _observed_bar(self, *args: Any, **kwargs: Any) -> ObservedBar:
+        return ObservedBar(self._progress_bar(*args, **kwargs), self._begin, self._end)
 
     def _begin(self) -> DenoisingLoop:
         try:
             self._check()
-        except BaseException:
+        except BaseException as error:
             self._perturbed.end_loop(is_whole=False)
+            if isinstance(error, NagCoverageError) and self._is_perturbing():
+                raise NagCoverageError(
+                    f"{type(self._pipeline).__name__} perturbs attentions to the text, which "
+                    f"guidance needs; switch that off with pag_scale=0: {error}"
+                ) from error
             raise
         loop = DenoisingLoop(self._pipeline, self._text_encoding.has_unconditional_text)
         self._loops.append(loop)
@@ -210,39 +238,3 @@ class PipelineCalls:
         self._ended()
         if is_whole:
             self._check()
-
-
-class _ObservedBar:
-    """A progress bar, as a context manager or an iterator, that tells when its loop runs."""
-
-    def __init__(
-        self, bar: Any, begin: Callable[[], DenoisingLoop], end: Callable[..., None]
-    ) -> None:
-        self._bar, self._begin, self._end = bar, begin, end
-
-    def __enter__(self) -> Self:
-        self._loop = self._begin()
-        self._bar.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        try:
-            self._end(self._loop, is_whole=kind is None)
-        finally:
-            self._bar.__exit__(kind, error, traceback)
-
-    def __iter__(self) -> Iterator[Any]:
-        loop, is_whole = self._begin(), False
-        try:
-            yield from self._bar
-            is_whole = True
-        finally:
-            self._end(loop, is_whole=is_whole)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._bar, name)

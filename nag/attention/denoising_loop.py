@@ -3,8 +3,10 @@
 A loop may run inside another one: a callback may call its own pipeline for a preview.
 """
 
+from collections.abc import Callable, Iterator
 from functools import update_wrapper, wraps
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from nag.attention.text_encoding_calls import restore
 
@@ -68,6 +70,42 @@ class DenoisingLoop:
     def end(self) -> None:
         """Give the scheduler its own `step` back."""
         self._observed.remove()
+
+
+class ObservedBar:
+    """A progress bar, as a context manager or an iterator, that tells when its loop runs."""
+
+    def __init__(
+        self, bar: Any, begin: Callable[[], DenoisingLoop], end: Callable[..., None]
+    ) -> None:
+        self._bar, self._begin, self._end = bar, begin, end
+
+    def __enter__(self) -> Self:
+        self._loop = self._begin()
+        self._bar.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            self._end(self._loop, is_whole=kind is None)
+        finally:
+            self._bar.__exit__(kind, error, traceback)
+
+    def __iter__(self) -> Iterator[Any]:
+        loop, is_whole = self._begin(), False
+        try:
+            yield from self._bar
+            is_whole = True
+        finally:
+            self._end(loop, is_whole=is_whole)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._bar, name)
 
 
 class _ObservedStep:

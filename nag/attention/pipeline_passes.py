@@ -10,7 +10,8 @@ from typing import Any, Literal
 Passes = Literal["named", "batched", "prompt first", "prompt half", "prompt third", "single"]
 """The way in which a pipeline tells its passes apart.
 
-named: by `cache_context`. batched: one call a step, the unconditional half before the prompt's.
+named: by `cache_context`. batched: one call a step, the unconditional half before the prompt's, and
+with perturbed-attention guidance a third of perturbed rows behind both.
 prompt first: one call a pass, the prompt's before all others. prompt half: one call a step, the
 prompt's half before the unconditional one. prompt third: one call a step, the prompt's third before
 two without the prompt. single: the prompt's pass alone, in all cases.

@@ -24,6 +24,8 @@ def guided_span(rows: GuidedRows, num_rows: int) -> GuidedSpan:
         return GuidedSpan(0, num_rows // 2, num_rows)
     if rows == "first third":
         return GuidedSpan(0, num_rows // 3, num_rows)
+    if rows == "middle third":
+        return GuidedSpan(num_rows // 3, 2 * num_rows // 3, num_rows)
     return GuidedSpan(0, num_rows, num_rows)
 
 

@@ -25,6 +25,7 @@ from diffusers import (
     QwenImagePipeline,
     QwenImageTransformer2DModel,
     SD3Transformer2DModel,
+    StableDiffusion3PAGPipeline,
     StableDiffusion3Pipeline,
 )
 from diffusers.guiders import ClassifierFreeGuidance
@@ -80,19 +81,24 @@ def sd3_transformer(**changes: Any) -> SD3Transformer2DModel:
     return randomized(SD3Transformer2DModel(**{**config, **changes}))
 
 
-def sd3_pipeline() -> Any:
+def sd3_pipeline(kind: Any = StableDiffusion3Pipeline, **settings: Any) -> Any:
     empty: Any = None
     parts = dict.fromkeys(
         ("vae", "text_encoder", "text_encoder_2", "text_encoder_3", "tokenizer", "tokenizer_2")
     )
     return finished(
-        StableDiffusion3Pipeline(
+        kind(
             transformer=sd3_transformer(),
             scheduler=FlowMatchEulerDiscreteScheduler(),
             tokenizer_3=empty,
-            **parts,  # pyright: ignore[reportArgumentType]
+            **parts,
+            **settings,
         )
     )
+
+
+def sd3_pag_pipeline() -> Any:
+    return sd3_pipeline(StableDiffusion3PAGPipeline, pag_applied_layers="blocks.1")
 
 
 def flux_transformer(**changes: Any) -> FluxTransformer2DModel:

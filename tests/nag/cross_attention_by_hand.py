@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-Form = Literal["batched", "prompt first", "prompt half", "prompt third", "single"]
+Form = Literal["batched", "prompt first", "prompt half", "prompt third", "middle third", "single"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,8 @@ class ByHand:
                 return range(num_rows // 2)
             case "prompt third":
                 return range(num_rows // 3)
+            case "middle third":
+                return range(num_rows // 3, 2 * num_rows // 3)
             case "prompt first" if call_of_step:
                 return range(0)
             case _:

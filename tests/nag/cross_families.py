@@ -156,6 +156,7 @@ DEEPFLOYD: dict[str, Any] = {
     "arguments": lambda _rows, _cfg: {"output_type": "pt"},
 }
 POOLED: dict[str, Any] = {"pooled": "pooled_prompt_embeds"}
+PERTURBED: dict[str, Any] = {**POOLED, "settings": {"pag_applied_layers": "mid"}}
 THIRDS: dict[str, Any] = {"form": "prompt third", "arguments": _sized_image}
 FAMILIES = {
     "Stable Diffusion": Family(tiny_images.stable_diffusion_pipeline, 4, arguments=_size),
@@ -181,8 +182,18 @@ FAMILIES = {
         tiny_images.sdxl_pag_pipeline,
         8,
         arguments=lambda rows, cfg: {**_size(rows, cfg), "pag_scale": 0.0},
-        settings={"pag_applied_layers": "mid"},
-        **POOLED,
+        **PERTURBED,
+    ),
+    "SDXL with perturbation": Family(
+        tiny_images.sdxl_pag_pipeline, 8, form="middle third", arguments=_size, **PERTURBED
+    ),
+    "SDXL with perturbation alone": Family(
+        tiny_images.sdxl_pag_pipeline,
+        8,
+        form="prompt half",
+        guidance_scale=("guidance_scale", 1.0),
+        arguments=_size,
+        **PERTURBED,
     ),
     "SDXL InstructPix2Pix": Family(
         tiny_images.sdxl_instruct_pix2pix_pipeline, 8, **THIRDS, **POOLED

@@ -9,7 +9,7 @@ from diffusers import FluxFillPipeline, FluxKontextPipeline, QwenImageEditPipeli
 from torch._dynamo.utils import counters
 from torch.nn import functional
 
-from nag import NagTextError, NegativeText, encode_negative_prompt, guide, install
+from nag import NagCoverageError, NagTextError, NegativeText, encode_negative_prompt, guide, install
 from tests.builders import tiny_joint
 from tests.nag.joint_by_hand import joint_attention_by_hand
 from tests.nag.joint_families import FAMILIES, assert_agrees, assert_differs, render, seeded, text
@@ -48,6 +48,16 @@ def qwen_call(rows: int, **changes: Any) -> dict[str, Any]:
 def predict(pipeline: Any, call: dict[str, Any]) -> torch.Tensor:
     with torch.no_grad(), pipeline.transformer.cache_context("cond"):
         return pipeline.transformer(**call)[0]
+
+
+def test_perturbation_of_attentions_to_the_text_is_refused_and_does_not_stay() -> None:
+    pipeline = tiny_joint.sd3_pag_pipeline()
+    negative, *_ = SD3.negative()
+    with install(pipeline) as nag, nag.guide(negative):
+        expected = render(pipeline, SD3, pag_scale=0.0)
+        with pytest.raises(NagCoverageError, match="off with pag_scale=0: only 2 of 3"):
+            render(pipeline, SD3, pag_scale=3.0)
+        assert torch.equal(render(pipeline, SD3, pag_scale=0.0), expected)
 
 
 def test_residuals_of_a_controlnet_are_added_in_both_lanes() -> None:
