@@ -49,6 +49,7 @@ MODULES = {
     "AuraFlowTransformer2DModel": "joint.auraflow",
     "ChromaTransformer2DModel": "joint.chroma",
     "MochiTransformer3DModel": "joint.mochi",
+    "HiDreamImageTransformer2DModel": "joint.hidream",
     "Flux2Transformer2DModel": "sequence.flux2",
     "Krea2Transformer2DModel": "sequence.krea2",
     "QwenImage21Transformer2DModel": "sequence.qwen_image21",

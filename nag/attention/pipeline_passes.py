@@ -184,6 +184,7 @@ OF_JOINT_ATTENTION: dict[str, Passes] = {
         ("ChromaPipeline", "ChromaImg2ImgPipeline", "ChromaInpaintPipeline"), "prompt first"
     ),
     "MochiPipeline": "batched",
+    "HiDreamImagePipeline": "batched",
     "CogView3PlusPipeline": "batched",
     "CogView4Pipeline": "named",
     "CogView4ControlPipeline": "prompt first",

@@ -102,6 +102,8 @@ class NegativeText:
         glyph_embeds: embeddings of the letters that the text quotes, (B or 1, G, E), for a model
             that takes those besides; None for a text that quotes nothing.
         glyph_mask: their mask, (B or 1, G).
+        layer_embeds: embeddings of the same text by the layers of an encoder, (layers, B or 1, T,
+            E), for a model that takes those besides.
     """
 
     embeds: torch.Tensor
@@ -111,6 +113,7 @@ class NegativeText:
     pooled: torch.Tensor | None = None
     glyph_embeds: torch.Tensor | None = None
     glyph_mask: torch.Tensor | None = None
+    layer_embeds: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
         for one in fields(self):
@@ -184,6 +187,12 @@ class NegativeText:
                 f"embeddings have, got {len(self.pooled)}"
             )
         self._check_glyphs()
+        layers = self.layer_embeds
+        if layers is not None and (layers.ndim != 4 or layers.shape[1] != len(embeds)):
+            raise NagTextError(
+                f"the negative prompt's layer_embeds must be (layers, {len(embeds)}, tokens, "
+                f"channels), got {tuple(layers.shape)}"
+            )
         if self.has_default_length and embeds.shape[1] != text_BLD.shape[1]:
             raise NagTextError(
                 f"the negative prompt has {embeds.shape[1]} tokens, the pipeline's default, and "
@@ -209,6 +218,7 @@ class NegativeText:
             pooled=rows(self.pooled),
             glyph_embeds=rows(self.glyph_embeds),
             glyph_mask=rows(self.glyph_mask),
+            layer_embeds=None if layers is None else layers[:, index].to(text_BLD.device),
         )
 
     def _check_glyphs(self) -> None:

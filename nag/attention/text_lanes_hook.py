@@ -16,6 +16,7 @@ from nag.attention.denoising_calls import DenoisingCalls
 from nag.attention.text_concat import GuidedSpan, NegativeText, TextInput
 from nag.attention.text_glyphs import append_glyphs
 from nag.attention.text_lanes import LaneRows, TextLanes
+from nag.attention.text_layers import append_layers
 from nag.errors import NagTextError
 from nag.params import GuidanceParams
 
@@ -45,6 +46,7 @@ class LanePlan:
         has_own_lengths: True if the texts may have two lengths, since no attention of the model
             takes both as one tensor; else both must have one length.
         glyphs: arguments of the letters that the prompt quotes; None without them.
+        layers: argument that holds the text by all layers of an encoder; None without one.
         further: returns the number of tokens that a model joins to those of the text, of the model
             and the call's arguments.
     """
@@ -55,6 +57,7 @@ class LanePlan:
     repeated: tuple[str, ...] = ()
     has_own_lengths: bool = False
     glyphs: TextInput | None = None
+    layers: str | None = None
     further: Callable[[Any, dict[str, Any]], int] = _no_further_tokens
 
 
@@ -125,6 +128,8 @@ class TextLanesHook(CallHook):
                 arguments[name] = _repeat(rows, arguments[name])
         if plan.glyphs is not None and arguments.get(plan.glyphs.embeds) is not None:
             append_glyphs(arguments, plan.glyphs, negative, guided)
+        if plan.layers is not None:
+            append_layers(arguments, plan.layers, negative, rows)
         self._lanes.rows = rows.with_tokens(plan.further(self._model, arguments))
 
     def _append_mask(

@@ -15,11 +15,15 @@ from diffusers import (
     CogView4Pipeline,
     CogView4Transformer2DModel,
     FlowMatchEulerDiscreteScheduler,
+    HiDreamImagePipeline,
+    HiDreamImageTransformer2DModel,
     MochiPipeline,
     MochiTransformer3DModel,
 )
 
-from tests.builders.tiny_joint import HEADS, TEXT_DIM, finished, randomized
+from tests.builders.tiny_joint import HEADS, POOLED_DIM, TEXT_DIM, finished, randomized
+
+LAYER_DIM, NUM_LAYERS = 10, 3  # layers of an encoder that a model takes all
 
 WITHOUT: dict[str, Any] = {"vae": None, "text_encoder": None, "tokenizer": None}
 
@@ -104,3 +108,27 @@ def cogview3_pipeline() -> Any:
 def cogview4_pipeline() -> Any:
     transformer = _cogview(CogView4Transformer2DModel, rope_axes_dim=(8, 8))
     return _pipeline(CogView4Pipeline, transformer)
+
+
+def hidream_pipeline(**changes: Any) -> Any:
+    torch.manual_seed(0)
+    config: dict[str, Any] = {
+        "patch_size": 2,
+        "in_channels": 4,
+        "num_layers": 2,
+        "num_single_layers": 2,
+        "caption_channels": [TEXT_DIM, LAYER_DIM],
+        "text_emb_dim": POOLED_DIM,
+        "num_routed_experts": 2,
+        "num_activated_experts": 1,
+        "axes_dims_rope": (4, 2, 2),  # the first half of each head
+        "max_resolution": (8, 8),
+        "llama_layers": [0, 2, 1, 2],
+        "num_attention_heads": 2,
+        "attention_head_dim": 16,
+    }
+    names = [f"{name}_{number}" for name in ("text_encoder", "tokenizer") for number in (2, 3, 4)]
+    transformer = HiDreamImageTransformer2DModel(**{**config, **changes})
+    pipeline = _pipeline(HiDreamImagePipeline, transformer, **dict.fromkeys(names))
+    pipeline.default_sample_size = 8  # it scales all sizes to this area
+    return pipeline

@@ -14,7 +14,7 @@ from nag.installation.support import prompt_pipelines
 
 # The rows of a batched call, by the text that it is called with.
 BATCHES = {
-    "batched": re.compile(r"cat\(\s*\[\s*negative_prompt_embeds, prompt_embeds\b"),
+    "batched": re.compile(r"cat\(\s*\[\s*negative_prompt_embeds(_t5)?, prompt_embeds"),
     "prompt half": re.compile(
         r"cat\(\[prompt_embeds, negative_prompt_embeds\], dim=0\)"
         r"|prompt_embeds_model_input = prompt_embeds \+ negative_prompt_embeds"

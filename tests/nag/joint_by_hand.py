@@ -8,17 +8,21 @@ Shapes: L tokens, D channels, H heads, K channels a head.
 """
 
 import inspect
+import re
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional
 
+from tests.nag.hidream_by_hand import HiDreamAttention, share_image
 from tests.nag.reference import Guidance, guided, softmax_sums
 
 Rotate = Callable[[torch.Tensor, Any], torch.Tensor]  # (1, L, H, K) and the positions' embedding
+LLAMA = "encoder_hidden_states_llama3"
 IMAGE = ("to_q", "to_k", "to_v", "norm_q", "norm_k")
 TEXT = ("add_q_proj", "add_k_proj", "add_v_proj", "norm_added_q", "norm_added_k")
 
@@ -42,15 +46,19 @@ def joint_attention_by_hand(
         for name, module in transformer.named_modules()
         if hasattr(module, "processor")
         and name.endswith((".attn", ".attn1"))
-        and "transformer_blocks." in name
+        and re.search(r"(transformer|stream)_blocks\.", name)
     ]
+    is_hidream = hasattr(transformer, "single_stream_blocks")
     for module, processor in replaced:
-        module.processor = _Attention(processor, call, rotate)
+        module.processor = (
+            HiDreamAttention(processor, call) if is_hidream else _Attention(processor, call, rotate)
+        )
     transformer.forward = call
     singles = getattr(transformer, "single_transformer_blocks", [])
-    hooks = [
-        block.register_forward_pre_hook(_copy_image, with_kwargs=True) for block in singles[:1]
-    ]
+    if is_hidream:
+        singles = transformer.single_stream_blocks
+    copy = partial(share_image, call=call) if is_hidream else _copy_image
+    hooks = [block.register_forward_pre_hook(copy, with_kwargs=True) for block in singles[:1]]
     try:
         yield
     finally:
@@ -76,17 +84,21 @@ class _Call:
     def __init__(self, transformer: Any, guidance: Guidance, pooled: torch.Tensor | None) -> None:
         self.forward, self.guidance, self.pooled = transformer.forward, guidance, pooled
         self.parameters = inspect.signature(transformer.forward).parameters
-        self.mask = torch.empty(0)  # both texts', in a guided call
+        names = ("encoder_hidden_states", "encoder_hidden_states_t5")
+        self.text = next(name for name in names if name in self.parameters)
+        self.mask = torch.empty(0, 0)  # both texts', in a guided call
         self.text_length = 0  # in the two-stream blocks, which single-stream blocks follow
 
     def __call__(self, *args: Any, **kwargs: Any) -> tuple[torch.Tensor]:
         arguments = dict(zip(self.parameters, args, strict=False)) | kwargs
-        texts = arguments["encoder_hidden_states"]
+        texts = arguments[self.text]
         unconditional = self.guidance.unconditional
         outputs: list[torch.Tensor] = []
         num_guided = 0
         for row, text in enumerate(texts):
             of_row = {name: _row(value, row, len(texts)) for name, value in arguments.items()}
+            if LLAMA in arguments:
+                of_row[LLAMA] = arguments[LLAMA][:, row : row + 1]
             is_unguided = "skip_layers" in arguments or (
                 unconditional is not None and any(torch.equal(text, one) for one in unconditional)
             )
@@ -97,8 +109,13 @@ class _Call:
             outputs.append(self.forward(**of_row)[0][:1])
         return (torch.cat(outputs),)
 
+    def guide(self, positive: Any, negative: Any) -> np.ndarray:
+        """Return the guided image, of the outputs of both lanes, (L, D)."""
+        by = self.guidance
+        return guided(positive, negative, by.scale, by.tau, by.alpha, by.norm)
+
     def _with_negative(self, one: dict[str, Any], index: int) -> dict[str, Any]:
-        text, negative = one["encoder_hidden_states"], self.guidance.negative[index : index + 1]
+        text, negative = one[self.text], self.guidance.negative[index : index + 1]
         mask_name = next((name for name in self.parameters if name.endswith("_mask")), None)
         two = {name: _twice(value) for name, value in one.items()}
         length = max(text.shape[1], negative.shape[1])
@@ -119,7 +136,7 @@ class _Call:
         )
         if mask_name is not None:
             two[mask_name] = self.mask.to(torch.bool if mask is None else mask.dtype)
-        two["encoder_hidden_states"] = torch.cat(
+        two[self.text] = torch.cat(
             [functional.pad(each, (0, 0, 0, length - each.shape[1])) for each in (text, negative)]
         )
         if self.guidance.glyphs is not None and self.guidance.glyph_mask is not None:
@@ -129,9 +146,10 @@ class _Call:
             ):
                 two[name] = torch.cat([one[name], of_negative[index : index + 1]])
         if self.pooled is not None:
-            two["pooled_projections"] = torch.cat(
-                [one["pooled_projections"], self.pooled[index : index + 1]]
-            )
+            name = next(name for name in one if name.startswith("pooled_"))
+            two[name] = torch.cat([one[name], self.pooled[index : index + 1]])
+        if self.guidance.layers is not None:
+            two[LLAMA] = torch.cat([one[LLAMA], self.guidance.layers[:, index : index + 1]], 1)
         return two
 
 
@@ -181,7 +199,7 @@ class _Attention:
             return self.stock(attn, hidden_states, encoder_hidden_states, **given)
         if encoder_hidden_states is not None:
             self.call.text_length = encoder_hidden_states.shape[1]
-        length, strengths = self.call.text_length, self.call.guidance
+        length = self.call.text_length
         rows: list[np.ndarray] = []
         for row in range(2):
             queries = self._of_row(attn, hidden_states, encoder_hidden_states, row)
@@ -202,14 +220,7 @@ class _Attention:
             queries = [one[0].flatten(1) for one in queries]
             sums = softmax_sums(*queries, attn.heads, mask, bias)
             rows.append(sums.mean().reshape(num_tokens, -1))
-        image = guided(
-            rows[0][length:],
-            rows[1][length:],
-            strengths.scale,
-            strengths.tau,
-            strengths.alpha,
-            strengths.norm,
-        )
+        image = self.call.guide(rows[0][length:], rows[1][length:])
         whole = torch.from_numpy(
             np.stack([np.concatenate([row[:length], image]) for row in rows])
         ).to(hidden_states.dtype)

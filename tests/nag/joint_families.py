@@ -32,6 +32,10 @@ def pooled(rows: int, seed: int) -> torch.Tensor:
     return seeded(seed, rows, tiny_joint.POOLED_DIM)
 
 
+def layers(rows: int, seed: int, length: int = LENGTH) -> torch.Tensor:
+    return seeded(seed, tiny_dits.NUM_LAYERS, rows, length, tiny_dits.LAYER_DIM)
+
+
 def glyphs(rows: int, seed: int) -> torch.Tensor:
     return seeded(seed, rows, GLYPHS, tiny_joint.GLYPH_DIM)
 
@@ -54,6 +58,8 @@ class Family:
         mask_type: numbers that its pipeline makes masks of.
         norm: norm that bounds the guidance in this family's row.
         names_calls: True if its pipeline names the calls of its transformer.
+        text: argument of the text.
+        layers: argument of the text by the layers of an encoder; None without one.
     """
 
     build: Callable[[], Any]
@@ -69,10 +75,14 @@ class Family:
     mask_type: torch.dtype = torch.bool
     norm: int = 1
     names_calls: bool = True
+    text: str = "prompt_embeds"
+    layers: str | None = None
 
     def texts(self, rows: int, seed: int, prefix: str = "") -> dict[str, torch.Tensor]:
         """Return the arguments of the pipeline that hold a text."""
-        found = {f"{prefix}prompt_embeds": text(rows, seed)}
+        found = {prefix + self.text: text(rows, seed)}
+        if self.layers:
+            found[prefix + self.layers] = layers(rows, seed)
         if self.pooled:
             found[prefix + self.pooled] = pooled(rows, seed)
         if self.mask:
@@ -97,6 +107,7 @@ class Family:
             pooled=whole,
             glyph_embeds=glyphs(rows, 2) if self.glyphs else None,
             glyph_mask=glyph_mask,
+            layer_embeds=layers(rows, 2, length) if self.layers else None,
         )
         by_hand = Guidance(
             embeds,
@@ -107,6 +118,7 @@ class Family:
             norm=self.norm,
             glyphs=nag.glyph_embeds,
             glyph_mask=glyph_mask,
+            layers=nag.layer_embeds,
         )
         return nag, by_hand, whole
 
@@ -269,6 +281,14 @@ FAMILIES = {
         pooled=None,
         has_own_lengths=True,
         rotate=_rotate_halves,
+    ),
+    "HiDream": Family(
+        tiny_dits.hidream_pipeline,
+        4,
+        "guidance_scale",
+        names_calls=False,
+        text="prompt_embeds_t5",
+        layers="prompt_embeds_llama3",
     ),
 }
 all_families = pytest.mark.parametrize("family", FAMILIES.values(), ids=list(FAMILIES))

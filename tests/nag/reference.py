@@ -26,7 +26,7 @@ class Guidance:
 
     Rows that equal a row of `unconditional` stay unguided; `steps` None guides all steps. `method`
     is nag (scale, tau, alpha, norm), vsf (scale, bias) or nasa (scale). `glyphs` are those of the
-    negative prompts.
+    negative prompts, `layers` the same texts by the layers of an encoder.
     """
 
     negative: torch.Tensor
@@ -41,6 +41,7 @@ class Guidance:
     bias: float = 0.0
     glyphs: torch.Tensor | None = None
     glyph_mask: torch.Tensor | None = None
+    layers: torch.Tensor | None = None
 
 
 @dataclass

@@ -19,6 +19,7 @@ from tests.nag.joint_families import (
     all_families,
     assert_agrees,
     assert_differs,
+    layers,
     pooled,
     render,
     seeded,
@@ -48,7 +49,7 @@ def test_the_unconditional_pass_stays_unguided(family: Family) -> None:
     negative, guidance, of_whole = family.negative()
     unconditional = family.texts(2, 5, "negative_")
     arguments: dict[str, Any] = {family.guidance_scale: 3.0, **unconditional}
-    of_pass = unconditional["negative_prompt_embeds"]
+    of_pass = text(2, 5)
     # CogView 3 Plus takes zeros in the place of embeddings.
     of_pass = torch.cat([of_pass, torch.zeros_like(of_pass[:1])])
     guidance = replace(guidance, unconditional=of_pass)
@@ -66,7 +67,7 @@ def test_a_lora_on_both_streams_is_guided_as_by_hand(family: Family) -> None:
     with install(pipeline) as nag, nag.guide(negative, **family.strengths()):
         without = render(pipeline, family)
     config = LoraConfig(
-        r=2, target_modules=["to_k", "add_k_proj", "add_v_proj"], init_lora_weights=False
+        r=2, target_modules=["to_k", "add_k_proj", "add_v_proj", "to_k_t"], init_lora_weights=False
     )
     inject_adapter_in_model(config, pipeline.transformer)
     with joint_attention_by_hand(pipeline, guidance, of_whole, family.rotate):
@@ -84,10 +85,17 @@ def test_texts_that_do_not_fit_are_refused(family: Family) -> None:
     cases = [("(batch, tokens, 16)", NegativeText(seeded(1, 1, LENGTH, 9), pooled=of_whole))]
     if family.pooled:
         cases += [
-            ("pooled_projections too", NegativeText(text(1, 2))),
+            ("model takes pooled_", NegativeText(text(1, 2))),
             ("must be (batch, 12)", NegativeText(text(1, 2), pooled=seeded(2, 1, 5))),
             ("must have 1 rows", NegativeText(text(1, 2), pooled=pooled(2, 2))),
         ]
+    if family.layers:
+        whole = replace(negative, layer_embeds=None)
+        cases.append(("takes encoder_hidden_states_llama3 too: give", whole))
+        short = replace(negative, layer_embeds=layers(1, 2)[:1])
+        cases.append(("must be (3, batch, tokens, 10), got (1, 1, 7, 10)", short))
+        several = replace(negative, layer_embeds=layers(2, 2))
+        cases.append(("must be (layers, 1, tokens, channels)", several))
     if not family.has_own_lengths and not family.mask:
         cases.append(
             ("max_sequence_length of the call", NegativeText(text(1, 2, 4), pooled=of_whole))
