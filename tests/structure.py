@@ -31,7 +31,7 @@ ORDER = {
     "pipelines": (
         "", "frame_checks", "attention", "catalog/files", "catalog/keys", "catalog/loras",
         "catalog", "context_parallel", "weights", "families", "cost", "shapes", "shapes/evaluation",
-        "shapes/training", "shapes/measuring",
+        "shapes/training/running", "shapes/training", "shapes/measuring",
     ),
     "jobs": (
         "", "settings", "costs", "timetable", "media", "inputs", "manifest/tables",

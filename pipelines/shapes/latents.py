@@ -13,15 +13,16 @@ from diffusers import AutoencoderKLWan
 def encode_clips(
     autoencoder: AutoencoderKLWan, clips_NCTHW: torch.Tensor, batch_size: int = 32
 ) -> torch.Tensor:
-    """Encode clips without normalising: (N, C, F, H, W) float32.
+    """Encode clips without normalising: (N, C, F, H, W) float32, on the CPU.
 
     Args:
         clips_NCTHW: uint8 clips, as `world.render_uint8` returns them.
     """
     encoded: list[Any] = [
-        autoencoder.encode(chunk.float() / 127.5 - 1) for chunk in clips_NCTHW.split(batch_size)
+        autoencoder.encode(chunk.to(autoencoder.device).float() / 127.5 - 1)
+        for chunk in clips_NCTHW.split(batch_size)
     ]
-    return torch.cat([one.latent_dist.mode() for one in encoded])
+    return torch.cat([one.latent_dist.mode().cpu() for one in encoded])
 
 
 def normalise(autoencoder: AutoencoderKLWan, latents_NCFHW: torch.Tensor) -> torch.Tensor:

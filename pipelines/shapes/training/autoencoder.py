@@ -4,16 +4,17 @@
 Shape suffixes: N clips, B in a batch, C channels, T frames, H and W pixels.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
-from pipelines.shapes.training.training_log import LogStep
+from pipelines.shapes.training.running.checkpoints import Learning
+from pipelines.shapes.training.running.stage import Running
 from pipelines.shapes.world import NUM_FRAMES, SIZE_PX
 
-# from the number of a step to the loss to minimise and the part of it to log
-StepLoss = Callable[[int], tuple[torch.Tensor, torch.Tensor]]
+# from the finished part of the stage to the loss to minimise and the part of it to log
+StepLoss = Callable[[float], tuple[torch.Tensor, torch.Tensor]]
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,8 @@ class AutoencoderTraining:
 
     Args:
         stage: name in the log.
-        num_full_steps: number of last steps that see whole clips instead of crops, for the borders
-            of the frame.
+        full_share: the last part of the steps, which sees whole clips instead of crops, for the
+            borders of the frame.
         fan_in: inputs of the layers that learn at `learning_rate`. Layers with more inputs learn
             more slowly, layers with fewer faster, up to `max_learning_rate`. None: all layers learn
             alike.
@@ -31,22 +32,30 @@ class AutoencoderTraining:
 
     stage: str
     num_steps: int
-    num_full_steps: int
+    full_share: float
     learning_rate: float
     batch_size: int = 8
     fan_in: int | None = None
     max_learning_rate: float = 2e-3
     seed: int = 0
 
+    def is_full(self, progress: float) -> bool:
+        return progress >= 1 - self.full_share
+
 
 def fit(
     training: AutoencoderTraining,
-    parameters: Iterable[torch.nn.Parameter],
+    module: torch.nn.Module,
     loss: StepLoss,
-    log_step: LogStep,
+    generator: torch.Generator,
+    running: Running,
 ) -> None:
-    """Minimise `loss` in place."""
-    parameters = list(parameters)
+    """Minimise `loss` in place.
+
+    Args:
+        generator: the source of chance of `loss`.
+    """
+    parameters = list(module.parameters())
     groups: dict[float, list[torch.nn.Parameter]] = {}
     for parameter in parameters:
         groups.setdefault(_learning_rate(training, parameter), []).append(parameter)
@@ -55,21 +64,14 @@ def fit(
         betas=(0.9, 0.95),
         weight_decay=0.0,
     )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer,
-        list(groups),
-        total_steps=training.num_steps,
-        pct_start=0.05,
-        final_div_factor=300,
-    )
-    for step in range(training.num_steps):
-        total, logged = loss(step)
+    learning = Learning(module, [optimizer], generator)
+    for step in running.steps(training.stage, training.num_steps, learning):
+        total, logged = loss(step.progress)
         optimizer.zero_grad(set_to_none=True)
         total.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
-        schedule.step()
-        log_step(training.stage, step, logged.item())
+        step.log(logged.item())
 
 
 def _learning_rate(training: AutoencoderTraining, parameter: torch.nn.Parameter) -> float:

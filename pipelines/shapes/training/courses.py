@@ -19,6 +19,8 @@ class DenoiserTraining:
         flow_shift: shift of the training noise: more weight on the noisy end, where the content is
             decided.
         max_tokens: captions are padded or cut to this length.
+        own_share: share of the states that lie on the model's own paths. Above 0, the course learns
+            the exact answers of the whole world (`posterior`).
     """
 
     name: str
@@ -31,6 +33,7 @@ class DenoiserTraining:
     max_tokens: int = MAX_TOKENS
     muon_learning_rate: float | None = None
     shape_weight: float = 0.0
+    own_share: float = 0.0
     batch_size: int = 64
     ema_decay: float = 0.999
 

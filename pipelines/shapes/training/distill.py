@@ -6,8 +6,8 @@ The student learns two things on its own few-step trajectories. From states that
 nothing yet (above `UNDECIDED_SIGMA`) it learns the teacher's flow under classifier-free guidance,
 so that attributes which the caption leaves open stay open. From later states it learns to go
 straight to its own end, snapped: the nearest member of the world that the caption allows
-(`snapping`). The world is known exactly, so the student does not copy the teacher's blurred
-outlines.
+(`posterior`, at a sigma of 0). The world is known exactly, so the student does not copy the
+teacher's blurred outlines.
 
 Without the teacher's half, or after long training, clips are cleaner still. But then the noise
 alone decides the open attributes, and NAG can hardly change shape, motion or background.
@@ -25,10 +25,12 @@ from pipelines.catalog.files.sources import PACKAGED_WEIGHTS, model_paths
 from pipelines.catalog.model_yaml import load_model_config
 from pipelines.shapes.captions import caption
 from pipelines.shapes.training.denoiser import world_latents
+from pipelines.shapes.training.lesson import world_posterior
 from pipelines.shapes.training.models import MODELS
-from pipelines.shapes.training.snapping import Snap
+from pipelines.shapes.training.posterior import Posterior
+from pipelines.shapes.training.running.training_log import LogStep, TrainingLog, plot_losses
 from pipelines.shapes.training.student import Batch, Distillation, Student
-from pipelines.shapes.training.training_log import LogStep, TrainingLog, plot_losses
+from pipelines.shapes.training.text import attribute_targets
 from pipelines.shapes.world import ShapesClip, sample_clip
 
 UNDECIDED_SIGMA = 0.95  # the first of four steps lies above it
@@ -69,9 +71,7 @@ def captioned(student: Student) -> tuple[list[ShapesClip], list[str], torch.Tens
     )
 
 
-def learn_rollouts(
-    student: Student, snap: Snap, members_NCFHW: torch.Tensor, log_step: LogStep
-) -> None:
+def learn_rollouts(student: Student, posterior: Posterior, log_step: LogStep) -> None:
     distillation = student.distillation
     update = 0
     for _ in range(distillation.num_rollouts):
@@ -87,7 +87,9 @@ def learn_rollouts(
                 noise,
                 distillation.rollout_steps[choice],
             )
-        snapped_BCFHW = members_NCFHW[snap(ends, clips, captions)].float()
+        allowed_BN = posterior.allowed(attribute_targets(clips, captions))
+        nearest_B = posterior(ends, torch.zeros(len(clips)), allowed_BN).likeliest
+        snapped_BCFHW = posterior.members[nearest_B]
         # each update draws one step per clip, so that all steps are learnt alike
         steps_BS = torch.stack(
             [torch.randperm(len(states), generator=student.generator) for _ in clips]
@@ -130,11 +132,10 @@ def main() -> None:
         use_safetensors=True,
     )
     log = TrainingLog(arguments.output / "train_log.csv")
-    members_NCFHW = torch.cat(list(world_latents(model, pipeline.vae)))
-    snap = Snap(members_NCFHW)
+    posterior = world_posterior(torch.cat(list(world_latents(model, pipeline.vae))))
     guidance_scale = load_model_config(model_paths()[model.name]).sampling.guidance_scale
     student = Student(model, pipeline, guidance_scale, distillation)
-    learn_rollouts(student, snap, members_NCFHW, log.log_step)
+    learn_rollouts(student, posterior, log.log_step)
     student.save(arguments.output)
     plot_losses(log.path, arguments.output / "loss.png")
     print(f"saved {arguments.output}")

@@ -8,7 +8,7 @@ cells as one. So encoder and decoder learn apart, and the transformer learns fro
 latents.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -24,8 +24,8 @@ from torch.nn import functional
 from pipelines.catalog.files.sources import PACKAGED_WEIGHTS
 from pipelines.shapes.training import wan
 from pipelines.shapes.training.autoencoder import AutoencoderTraining, fit, picture_loss
+from pipelines.shapes.training.running.stage import Running
 from pipelines.shapes.training.text import TEXT_DIM, EncodedCaptions
-from pipelines.shapes.training.training_log import LogStep
 from pipelines.shapes.world import FPS, MOTIONS, ShapesClip, all_clips, render_uint8
 
 LATENT_SHAPE = (64, 5, 4, 4)  # (C, F, H, W)
@@ -36,7 +36,7 @@ NUM_TRAIN_TIMESTEPS = 1000
 DECODER_TRAINING = AutoencoderTraining(
     stage="decoder",
     num_steps=2500,
-    num_full_steps=400,
+    full_share=0.16,
     learning_rate=8e-4,
     batch_size=12,
     fan_in=1728,
@@ -44,11 +44,12 @@ DECODER_TRAINING = AutoencoderTraining(
 ENCODER_TRAINING = AutoencoderTraining(
     stage="encoder",
     num_steps=1200,
-    num_full_steps=1200,
+    full_share=1.0,
     learning_rate=8e-4,
     batch_size=4,
     fan_in=1728,
 )
+DECODER_SHARE = 0.6  # share of a budget of time
 NUM_AUTOENCODER_CLIPS = 3000
 MAX_LATENT_NOISE = 0.1  # makes the decoder robust to inexact latents
 WINDOW_CELLS = 2  # height and width of the decoder's crops
@@ -76,43 +77,52 @@ def build_autoencoder() -> AutoencoderKLLTXVideo:
     )
 
 
-def train_autoencoder(log_step: LogStep) -> AutoencoderKLLTXVideo:
+def train_autoencoder(running: Running) -> AutoencoderKLLTXVideo:
     """Teach decoder and encoder the latents of shapes-wan, which have mean 0 and spread 1."""
+    device, factor = running.compute.device, running.compute.batch_factor
     torch.manual_seed(DECODER_TRAINING.seed)
     generator = torch.Generator().manual_seed(DECODER_TRAINING.seed)
     autoencoder = build_autoencoder().train()
+    torch.nn.Module.to(autoencoder, device)  # diffusers' own `to` is annotated wrongly
     members = all_clips()
     clips = [
         members[index]
         for index in torch.randperm(len(members), generator=generator)[:NUM_AUTOENCODER_CLIPS]
     ]
-    videos_NCTHW, latents_NCFHW = render_uint8(clips), taught_latents(clips)
+    videos_NCTHW = render_uint8(clips).to(device)
+    latents_NCFHW = taught_latents(clips, device).to(device)
 
-    def decoder_loss(step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        is_full = step >= DECODER_TRAINING.num_steps - DECODER_TRAINING.num_full_steps
-        num_clips = DECODER_TRAINING.batch_size // 3 if is_full else DECODER_TRAINING.batch_size
+    def decoder_loss(progress: float) -> tuple[torch.Tensor, torch.Tensor]:
+        is_full = DECODER_TRAINING.is_full(progress)
+        num_clips = DECODER_TRAINING.batch_size * factor // (3 if is_full else 1)
         rows = torch.randint(len(clips), (num_clips,), generator=generator).tolist()
         windows = [Window() if is_full else window_at_shape(clips[row], generator) for row in rows]
         pairs = list(zip(rows, windows, strict=True))
         latents = torch.stack([window.of(latents_NCFHW[row]) for row, window in pairs])
         noise = MAX_LATENT_NOISE * torch.rand((num_clips, 1, 1, 1, 1), generator=generator)
-        latents = latents + noise * torch.randn(latents.shape, generator=generator)
+        noise = noise * torch.randn(latents.shape, generator=generator)
         videos = torch.stack(
             [window.of(videos_NCTHW[row], PIXELS_PER_CELL) for row, window in pairs]
         )
-        decoded: Any = autoencoder.decode(latents)
+        decoded: Any = autoencoder.decode(latents + noise.to(device))
         loss = picture_loss(decoded.sample, videos.float() / 127.5 - 1)
         return loss, loss
 
-    def encoder_loss(_step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        rows = torch.randint(len(clips), (ENCODER_TRAINING.batch_size,), generator=generator)
+    def encoder_loss(_progress: float) -> tuple[torch.Tensor, torch.Tensor]:
+        num_clips = ENCODER_TRAINING.batch_size * factor
+        rows = torch.randint(len(clips), (num_clips,), generator=generator)
         encoded: Any = autoencoder.encode(videos_NCTHW[rows].float() / 127.5 - 1)
         miss = functional.mse_loss(encoded.latent_dist.mean, latents_NCFHW[rows])
         return miss + 0.01 * (encoded.latent_dist.logvar - POSTERIOR_LOGVAR).square().mean(), miss
 
-    fit(DECODER_TRAINING, autoencoder.decoder.parameters(), decoder_loss, log_step)
-    fit(ENCODER_TRAINING, autoencoder.encoder.parameters(), encoder_loss, log_step)
-    return autoencoder.eval()
+    decoder, encoder = (_timed(running, share) for share in (DECODER_SHARE, 1 - DECODER_SHARE))
+    fit(DECODER_TRAINING, autoencoder.decoder, decoder_loss, generator, decoder)
+    fit(ENCODER_TRAINING, autoencoder.encoder, encoder_loss, generator, encoder)
+    return autoencoder.cpu().eval()
+
+
+def _timed(running: Running, share: float) -> Running:
+    return running if running.seconds is None else replace(running, seconds=share * running.seconds)
 
 
 @dataclass(frozen=True)
@@ -141,7 +151,7 @@ def window_at_shape(clip: ShapesClip, generator: torch.Generator) -> Window:
     return Window(edges[0], edges[1], WINDOW_CELLS)
 
 
-def taught_latents(clips: list[ShapesClip]) -> torch.Tensor:
+def taught_latents(clips: list[ShapesClip], device: torch.device | None = None) -> torch.Tensor:
     """Encode clips with shapes-wan, 2 x 2 cells as the channels of one cell.
 
     Returns:
@@ -149,7 +159,8 @@ def taught_latents(clips: list[ShapesClip]) -> torch.Tensor:
     """
     teacher = AutoencoderKLWan.from_pretrained(
         PACKAGED_WEIGHTS / "shapes-wan" / "vae", use_safetensors=True
-    ).eval()
+    )
+    torch.nn.Module.to(teacher.eval(), device or "cpu")
     chunks = [clips[first : first + 120] for first in range(0, len(clips), 120)]
     latents = torch.cat(
         [wan.normalise(teacher, wan.encode_clips(teacher, render_uint8(chunk))) for chunk in chunks]
@@ -169,8 +180,8 @@ def encode_clips(
     return torch.cat([one.latent_dist.mode() for one in encoded])
 
 
-def training_latents(_autoencoder: AutoencoderKLLTXVideo, clips: list[ShapesClip]) -> torch.Tensor:
-    return taught_latents(clips)
+def training_latents(autoencoder: AutoencoderKLLTXVideo, clips: list[ShapesClip]) -> torch.Tensor:
+    return taught_latents(clips, autoencoder.device)
 
 
 def build_transformer(seed: int) -> LTXVideoTransformer3DModel:

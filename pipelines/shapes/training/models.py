@@ -10,8 +10,8 @@ from diffusers import LTXPipeline, WanImageToVideoPipeline, WanPipeline
 from transformers import T5Tokenizer
 
 from pipelines.shapes.training import ltx, wan, wan_i2v
+from pipelines.shapes.training.running.stage import Running
 from pipelines.shapes.training.text import EncodedCaptions, TextEncoder
-from pipelines.shapes.training.training_log import LogStep
 from pipelines.shapes.world import ShapesClip
 
 
@@ -31,7 +31,7 @@ class ShapesModel:
     family: Literal["wan", "ltx"]
     latent_shape: tuple[int, int, int, int]
     pipeline_class: Any
-    train_autoencoder: Callable[[LogStep], Any]
+    train_autoencoder: Callable[[Running], Any]
     encode_clips: Callable[[Any, torch.Tensor], torch.Tensor]
     training_latents: Callable[[Any, list[ShapesClip]], torch.Tensor]
     build_transformer: Callable[[int], Any]

@@ -15,7 +15,7 @@ from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from pipelines.shapes.training.denoiser import cell_weights
+from pipelines.shapes.training.lesson import cell_weights
 from pipelines.shapes.training.models import ShapesModel
 from pipelines.shapes.training.text import MAX_TOKENS, EncodedCaptions, encode_captions
 

@@ -14,7 +14,8 @@ from torch.nn import functional
 from transformers import T5Config, T5EncoderModel, T5Tokenizer, UMT5Config, UMT5EncoderModel
 
 from pipelines.shapes.captions import caption
-from pipelines.shapes.training.training_log import LogStep
+from pipelines.shapes.training.running.checkpoints import Learning
+from pipelines.shapes.training.running.stage import Running
 from pipelines.shapes.world import ATTRIBUTES, ShapesClip, sample_clip
 
 TEXT_DIM = 64
@@ -111,6 +112,7 @@ def encode_captions(
         add_special_tokens=True,
         return_tensors="pt",
     )
+    tokens = tokens.to(encoder.device)
     encoders_mask = tokens.attention_mask if isinstance(encoder, UMT5EncoderModel) else None
     hidden_BLD = encoder(tokens.input_ids, encoders_mask).last_hidden_state
     return EncodedCaptions(hidden_BLD * tokens.attention_mask.unsqueeze(-1), tokens.attention_mask)
@@ -142,7 +144,7 @@ def _is_named(attribute: str, clip: ShapesClip, text: str) -> bool:
 
 
 def train_text_encoder(
-    training: TextTraining, tokenizer: T5Tokenizer, family: Literal["wan", "ltx"], log_step: LogStep
+    training: TextTraining, tokenizer: T5Tokenizer, family: Literal["wan", "ltx"], running: Running
 ) -> TextEncoder:
     """Train from scratch on captions that are drawn afresh at each step."""
     torch.manual_seed(training.seed)
@@ -151,12 +153,10 @@ def train_text_encoder(
     heads = torch.nn.ModuleDict(
         {name: torch.nn.Linear(TEXT_DIM, len(values) + 1) for name, values in ATTRIBUTES.items()}
     )
-    parameters = [*encoder.parameters(), *heads.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=training.learning_rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, training.learning_rate, total_steps=training.num_steps
-    )
-    for step in range(training.num_steps):
+    learned = torch.nn.ModuleDict({"encoder": encoder, "heads": heads})
+    optimizer = torch.optim.AdamW(learned.parameters(), lr=training.learning_rate)
+    learning = Learning(learned, [optimizer], generator)
+    for step in running.steps("text_encoder", training.num_steps, learning):
         clips = [sample_clip(generator, anywhere=True) for _ in range(training.batch_size)]
         captions = [caption(clip, generator) for clip in clips]
         pooled_BD = encode_captions(tokenizer, encoder, captions, MAX_TOKENS).embeds.sum(dim=1) / 8
@@ -167,8 +167,7 @@ def train_text_encoder(
         loss = torch.stack(losses).sum()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        torch.nn.utils.clip_grad_norm_(learned.parameters(), 1.0)
         optimizer.step()
-        schedule.step()
-        log_step("text_encoder", step, loss.item())
+        step.log(loss.item())
     return encoder.eval()

@@ -4,8 +4,10 @@
 
 Shapes-wan and shapes-ltx begin from nothing, shapes-wan-i2v with the packaged shapes-wan.
 
-A stage whose folder exists is not trained again, so an interrupted training continues after its
-last finished stage.
+An interrupted training goes on where it was: a stage whose folder exists is not trained again, and
+the stage that ran has a checkpoint that is at most two minutes old.
+
+With `--minutes` the stages that are left share that time, and each trains as long as it may.
 """
 
 import argparse
@@ -27,26 +29,27 @@ from transformers import AutoTokenizer, T5EncoderModel, T5Tokenizer, UMT5Encoder
 from pipelines.catalog.files.sources import PACKAGED_WEIGHTS
 from pipelines.shapes.training.conditions import Conditions
 from pipelines.shapes.training.courses import COURSES, DenoiserTraining
-from pipelines.shapes.training.denoiser import (
-    Examples,
-    normalised_latents,
-    train_transformer,
-    training_clips,
-)
+from pipelines.shapes.training.denoiser import normalised_latents, train_transformer
+from pipelines.shapes.training.lesson import Examples, training_clips
 from pipelines.shapes.training.models import IMAGE_MODELS, MODELS, ShapesModel, TrainedParts
+from pipelines.shapes.training.running.compute import Compute
+from pipelines.shapes.training.running.pace import Budget
+from pipelines.shapes.training.running.stage import Running
+from pipelines.shapes.training.running.training_log import TrainingLog, plot_losses
 from pipelines.shapes.training.text import (
     TextEncoder,
     TextTraining,
     train_text_encoder,
     train_tokenizer,
 )
-from pipelines.shapes.training.training_log import TrainingLog, plot_losses
 from pipelines.shapes.world import ShapesClip
 
 _AUTOENCODERS = {"wan": AutoencoderKLWan, "ltx": AutoencoderKLLTXVideo}
 _TEXT_ENCODERS = {"wan": UMT5EncoderModel, "ltx": T5EncoderModel}
 _TRANSFORMERS = {"wan": WanTransformer3DModel, "ltx": LTXVideoTransformer3DModel}
 _TRAINABLE = {**MODELS, **IMAGE_MODELS}
+# weights of the stages in a budget of time; the courses of the transformer have the rest
+AUTOENCODER_WEIGHT, TEXT_WEIGHT = 0.25, 0.05
 
 
 def copy_shared_parts(base: str, output: Path) -> None:
@@ -56,9 +59,9 @@ def copy_shared_parts(base: str, output: Path) -> None:
             shutil.copytree(PACKAGED_WEIGHTS / base / part, output / part)
 
 
-def autoencoder_stage(model: ShapesModel, folder: Path, log: TrainingLog) -> Any:
+def autoencoder_stage(model: ShapesModel, folder: Path, running: Running) -> Any:
     if not folder.exists():
-        model.train_autoencoder(log.log_step).save_pretrained(folder)
+        model.train_autoencoder(running).save_pretrained(folder)
     return _AUTOENCODERS[model.family].from_pretrained(folder, use_safetensors=True).eval()
 
 
@@ -69,21 +72,19 @@ def tokenizer_stage(folder: Path) -> T5Tokenizer:
 
 
 def text_encoder_stage(
-    model: ShapesModel, folder: Path, tokenizer: T5Tokenizer, log: TrainingLog
+    model: ShapesModel, folder: Path, tokenizer: T5Tokenizer, running: Running
 ) -> TextEncoder:
     if not folder.exists():
-        train_text_encoder(TextTraining(), tokenizer, model.family, log.log_step).save_pretrained(
-            folder
-        )
+        train_text_encoder(TextTraining(), tokenizer, model.family, running).save_pretrained(folder)
     return _TEXT_ENCODERS[model.family].from_pretrained(folder, use_safetensors=True).eval()
 
 
 def latents_stage(
-    model: ShapesModel, path: Path, autoencoder: Any, clips: list[ShapesClip]
+    model: ShapesModel, path: Path, autoencoder: Any, clips: list[ShapesClip], compute: Compute
 ) -> torch.Tensor:
     if not path.exists():
         chunks: list[torch.Tensor] = []
-        for chunk in normalised_latents(model, autoencoder, clips):
+        for chunk in normalised_latents(model, autoencoder, clips, compute):
             chunks.append(chunk.half())
             print(f"latents      clip {sum(map(len, chunks)):>6} of {len(clips)}", flush=True)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -97,42 +98,76 @@ def transformer_stage(
     latents_path: Path,
     training: DenoiserTraining,
     parts: TrainedParts,
-    log: TrainingLog,
+    running: Running,
 ) -> Any:
     if not folder.exists():
         clips = training_clips(training)
         examples = Examples(
             clips,
-            latents_stage(model, latents_path, parts.autoencoder, clips),
+            latents_stage(model, latents_path, parts.autoencoder, clips, running.compute),
             Conditions(parts.autoencoder, clips) if model.takes_image else None,
         )
-        trained: Any = train_transformer(training, model, parts, examples, log.log_step)
+        trained: Any = train_transformer(training, model, parts, examples, running)
         trained.save_pretrained(folder)
     return _TRANSFORMERS[model.family].from_pretrained(folder, use_safetensors=True)
 
 
-def main() -> None:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description="Train a Shapes model (about two hours on two idle cores)."
+        description="Train a Shapes model (some hours on two idle cores)."
     )
     parser.add_argument("model", choices=list(_TRAINABLE))
     parser.add_argument("--output", type=Path, required=True, help="the diffusers folder to make")
     parser.add_argument(
-        "--cache", type=Path, help="folder for encoded clips (default: OUTPUT.cache)"
+        "--cache",
+        type=Path,
+        help="folder for encoded clips and checkpoints (default: OUTPUT.cache)",
     )
-    arguments = parser.parse_args()
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="auto takes a GPU if there is one (default: auto)",
+    )
+    parser.add_argument(
+        "--minutes", type=float, help="time for all stages that are left (default: all steps)"
+    )
+    return parser.parse_args()
+
+
+def stage_weights(model: ShapesModel) -> dict[str, float]:
+    """Return the weight of each stage in a budget of time; a course counts by its steps."""
+    courses = COURSES[model.name]
+    all_steps = sum(course.num_steps for course in courses)
+    first = {
+        "autoencoder": 0.0 if model.base else AUTOENCODER_WEIGHT,
+        "text_encoder": 0.0 if model.base else TEXT_WEIGHT,
+    }
+    rest = 1 - sum(first.values())
+    return first | {course.name: rest * course.num_steps / all_steps for course in courses}
+
+
+def main() -> None:
+    arguments = parse_arguments()
     # the vocabulary must not depend on the number of cores
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     model = _TRAINABLE[arguments.model]
     output: Path = arguments.output
     cache: Path = arguments.cache or output.with_suffix(".cache")
     log = TrainingLog(output / "train_log.csv")
+    compute = Compute.on(arguments.device)
+    budget = Budget(arguments.minutes, stage_weights(model))
+
+    def running(stage: str) -> Running:
+        return Running(log.log_step, compute, budget.seconds_for(stage), cache / "checkpoints")
 
     if model.base:
         copy_shared_parts(model.base, output)
-    autoencoder = autoencoder_stage(model, output / "vae", log)
+    autoencoder = autoencoder_stage(model, output / "vae", running("autoencoder"))
     tokenizer = tokenizer_stage(output / "tokenizer")
-    text_encoder = text_encoder_stage(model, output / "text_encoder", tokenizer, log)
+    text_encoder = text_encoder_stage(
+        model, output / "text_encoder", tokenizer, running("text_encoder")
+    )
     courses = COURSES[model.name]
     transformer = model.build_transformer(courses[0].seed)
     for course in courses:
@@ -141,9 +176,12 @@ def main() -> None:
             if course is courses[-1]
             else cache / f"transformer, {course.name}"
         )
-        latents_path = cache / f"latents-{'anywhere' if course.anywhere else 'lattice'}.safetensors"
+        kind = "anywhere" if course.anywhere else "lattice"
+        latents_path = cache / f"latents-{kind}-{course.num_clips or 'all'}.safetensors"
         parts = TrainedParts(autoencoder, tokenizer, text_encoder, transformer)
-        transformer = transformer_stage(model, folder, latents_path, course, parts, log)
+        transformer = transformer_stage(
+            model, folder, latents_path, course, parts, running(course.name)
+        )
     model.assemble(tokenizer, text_encoder, autoencoder, transformer).save_pretrained(output)
     plot_losses(log.path, output / "loss.png")
     print(f"saved {output}")

@@ -20,8 +20,8 @@ from pipelines.shapes.training.autoencoder import (
     random_clips,
     random_crops,
 )
+from pipelines.shapes.training.running.stage import Running
 from pipelines.shapes.training.text import TEXT_DIM, EncodedCaptions
-from pipelines.shapes.training.training_log import LogStep
 from pipelines.shapes.world import ShapesClip, render_uint8, sample_clip
 
 LATENT_SHAPE = (16, 5, 8, 8)  # (C, F, H, W)
@@ -30,7 +30,7 @@ KL_WEIGHT = 1e-4  # keeps the latents near unit scale; larger blurs edges
 SAMPLING_FLOW_SHIFT = 3.0
 NUM_TRAIN_TIMESTEPS = 1000
 AUTOENCODER_TRAINING = AutoencoderTraining(
-    stage="autoencoder", num_steps=9000, num_full_steps=300, learning_rate=3e-3
+    stage="autoencoder", num_steps=9000, full_share=0.033, learning_rate=3e-3
 )
 NUM_AUTOENCODER_CLIPS = 2000  # drawn once; crops are drawn afresh
 CROP_PX, CROP_FRAMES = 32, 9
@@ -80,23 +80,23 @@ def decode_unclamped(autoencoder: AutoencoderKLWan, latents_BCFHW: torch.Tensor)
     return unpatchify(torch.cat(chunks, dim=2), patch_size=PATCH_SIZE_PX)
 
 
-def train_autoencoder(log_step: LogStep) -> AutoencoderKLWan:
+def train_autoencoder(running: Running) -> AutoencoderKLWan:
     """Train from scratch, and measure mean and std of the latents per channel for the config."""
-    training = AUTOENCODER_TRAINING
+    training, device = AUTOENCODER_TRAINING, running.compute.device
+    batch_size = training.batch_size * running.compute.batch_factor
     torch.manual_seed(training.seed)
     generator = torch.Generator().manual_seed(training.seed)
     autoencoder = build_autoencoder().train()
+    torch.nn.Module.to(autoencoder, device)  # diffusers' own `to` is annotated wrongly
     clips_NCTHW = render_uint8(
         [sample_clip(generator, anywhere=True) for _ in range(NUM_AUTOENCODER_CLIPS)]
-    )
+    ).to(device)
 
-    def loss(step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        if step < training.num_steps - training.num_full_steps:
-            video_BCTHW = random_crops(
-                clips_NCTHW, training.batch_size, CROP_PX, CROP_FRAMES, generator
-            )
+    def loss(progress: float) -> tuple[torch.Tensor, torch.Tensor]:
+        if training.is_full(progress):
+            video_BCTHW = random_clips(clips_NCTHW, batch_size // 2, generator)
         else:
-            video_BCTHW = random_clips(clips_NCTHW, training.batch_size // 2, generator)
+            video_BCTHW = random_crops(clips_NCTHW, batch_size, CROP_PX, CROP_FRAMES, generator)
         encoded: Any = autoencoder.encode(video_BCTHW)
         posterior = encoded.latent_dist
         picture = picture_loss(
@@ -105,8 +105,8 @@ def train_autoencoder(log_step: LogStep) -> AutoencoderKLWan:
         kl = 0.5 * (posterior.mean**2 + posterior.var - 1 - posterior.logvar).mean()
         return picture + KL_WEIGHT * kl, picture
 
-    fit(training, autoencoder.parameters(), loss, log_step)
-    autoencoder.eval()
+    fit(training, autoencoder, loss, generator, running)
+    autoencoder.cpu().eval()
     latents = encode_clips(
         autoencoder, render_uint8([sample_clip(generator, anywhere=True) for _ in range(256)])
     )

@@ -13,7 +13,7 @@ from diffusers import AutoencoderKLWan, WanImageToVideoPipeline, WanTransformer3
 from pipelines.catalog.files.sources import PACKAGED_WEIGHTS
 from pipelines.shapes.latents import encode_clips
 from pipelines.shapes.training import wan
-from pipelines.shapes.training.training_log import LogStep
+from pipelines.shapes.training.running.stage import Running
 from pipelines.shapes.training.wan import LATENT_SHAPE, training_latents, velocity
 
 __all__ = ["LATENT_SHAPE", "encode_clips", "training_latents", "velocity"]
@@ -22,7 +22,7 @@ BASE = "shapes-wan"
 CONDITION_CHANNELS = 4 + LATENT_SHAPE[0]  # mask of the four frames of a cell, and latents
 
 
-def train_autoencoder(_log_step: LogStep) -> AutoencoderKLWan:
+def train_autoencoder(_running: Running) -> AutoencoderKLWan:
     """Return the packaged autoencoder of the text-to-video model."""
     return AutoencoderKLWan.from_pretrained(
         PACKAGED_WEIGHTS / BASE, subfolder="vae", use_safetensors=True

@@ -1,4 +1,4 @@
-"""The basis of distillation: trajectories of the sampler, and the nearest member of the world."""
+"""The basis of distillation: trajectories of the sampler."""
 
 import pytest
 import torch
@@ -7,7 +7,6 @@ from pipelines.catalog.files.sources import PACKAGED_WEIGHTS
 from pipelines.shapes.measuring.rendering import load_pipeline
 from pipelines.shapes.training.distill import trajectory
 from pipelines.shapes.training.models import MODELS
-from pipelines.shapes.training.snapping import Snap
 from pipelines.shapes.training.text import MAX_TOKENS, encode_captions
 from pipelines.shapes.world import FPS, NUM_FRAMES, SIZE_PX, ShapesClip, all_clips, sample_clip
 
@@ -71,36 +70,6 @@ def test_a_trajectory_in_training_ends_where_the_pipeline_ends(name: str, num_st
     assert len(states) == num_steps
     assert torch.equal(states[0][0], noise)
     assert (end - expected).abs().max() < 1e-4
-
-
-def members_of_noise(num_channels: int = 8) -> torch.Tensor:
-    """Return stand-ins for latents: each member of the world has its own place."""
-    return torch.randn(
-        len(all_clips()), num_channels, 1, 2, 2, generator=torch.Generator().manual_seed(1)
-    )
-
-
-def index_of(**attributes: str) -> int:
-    return next(
-        i
-        for i, clip in enumerate(all_clips())
-        if all(getattr(clip, a) == v for a, v in attributes.items())
-    )
-
-
-def test_a_clip_snaps_to_its_nearest_member() -> None:
-    latents = members_of_noise()
-    rows = torch.tensor([0, 17, 4000])
-    nearest = Snap(latents)(latents[rows] + 0.01, [all_clips()[0]] * 3, [""] * 3)
-    assert nearest.tolist() == rows.tolist()
-
-
-def test_a_named_attribute_is_never_changed() -> None:
-    latents = members_of_noise()
-    blue, red = index_of(colour="blue", shape="circle"), index_of(colour="red", shape="circle")
-    clip = all_clips()[red]
-    found = all_clips()[int(Snap(latents)(latents[[blue]], [clip], ["a red circle"]))]
-    assert (found.colour, found.shape) == ("red", "circle")
 
 
 def test_a_clip_of_the_world_keeps_its_place_in_the_order_of_latents() -> None:

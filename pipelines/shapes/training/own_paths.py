@@ -1,0 +1,95 @@
+"""States on the model's own paths, where its errors have led it.
+
+A model that learns from true states alone never sees what it makes of its own: a clip that is half
+a circle and half a square, which it then draws to the end. Here it learns the way out, to the
+likelier of the two.
+
+Shape suffixes: B clips, C latent channels, F latent frames, H and W latent cells, N members.
+"""
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+
+from pipelines.shapes.captions import caption
+from pipelines.shapes.training.posterior import Posterior
+from pipelines.shapes.training.text import EncodedCaptions, attribute_targets
+from pipelines.shapes.world import sample_clip
+
+NUM_STEPS = (4, 8, 8, 12, 25)  # lengths of paths, drawn evenly
+GUIDANCE_SCALES = (1.0, 3.0)
+FLOW_SHIFT = 3.0
+MIN_KEPT_OF_PATH = 8  # batches that a short path gives
+
+# From states (B, C, F, H, W), sigmas (B,) and captions.
+Flow = Callable[[torch.Tensor, torch.Tensor, EncodedCaptions], torch.Tensor]
+
+
+class State(NamedTuple):
+    """A noisy clip, with the caption that it is to follow."""
+
+    latents: torch.Tensor  # (C, F, H, W)
+    sigma: torch.Tensor  # ()
+    caption: str
+    allowed: torch.Tensor  # (N,) bool, the members that the caption allows
+
+
+class OwnPaths:
+    """A store of states from rendered paths, refilled when it is empty.
+
+    Args:
+        flow: the model that learns.
+        encode: function from captions to their tokens.
+        latent_shape: (C, F, H, W).
+        num_clips: clips that are rendered at once.
+    """
+
+    def __init__(
+        self,
+        flow: Flow,
+        encode: Callable[[list[str]], EncodedCaptions],
+        posterior: Posterior,
+        latent_shape: tuple[int, ...],
+        num_clips: int,
+        generator: torch.Generator,
+    ) -> None:
+        self._flow, self._encode, self._posterior = flow, encode, posterior
+        self._latent_shape, self._num_clips = latent_shape, num_clips
+        self._generator = generator
+        self._states: list[State] = []
+
+    def take(self, num_states: int) -> list[State]:
+        """Return so many states, each of a different clip or sigma."""
+        while len(self._states) < num_states:
+            self._states += self._render(num_states)
+        taken, self._states = self._states[:num_states], self._states[num_states:]
+        return taken
+
+    def _draw(self, options: tuple[float, ...]) -> float:
+        return options[int(torch.randint(len(options), (), generator=self._generator))]
+
+    @torch.no_grad()
+    def _render(self, num_states: int) -> list[State]:
+        clips = [sample_clip(self._generator) for _ in range(self._num_clips)]
+        captions = [caption(clip, self._generator) for clip in clips]
+        allowed_BN = self._posterior.allowed(attribute_targets(clips, captions))
+        text, empty = self._encode(captions), self._encode([""] * len(clips))
+        num_steps, guidance_scale = int(self._draw(NUM_STEPS)), self._draw(GUIDANCE_SCALES)
+        even = torch.linspace(1, 0, num_steps + 1)
+        sigmas = FLOW_SHIFT * even / (1 + (FLOW_SHIFT - 1) * even)
+        latents = torch.randn(len(clips), *self._latent_shape, generator=self._generator)
+        latents = latents.to(text.embeds.device)
+        states: list[State] = []
+        for sigma, next_sigma in pairwise(sigmas):
+            sigmas_B = sigma.expand(len(clips)).to(latents.device)
+            states += map(State, latents, sigmas_B, captions, allowed_BN)
+            flow = self._flow(latents, sigmas_B, text)
+            if guidance_scale != 1:
+                unprompted = self._flow(latents, sigmas_B, empty)
+                flow = unprompted + guidance_scale * (flow - unprompted)
+            latents = latents + (next_sigma - sigma) * flow
+        num_kept = max(MIN_KEPT_OF_PATH, num_steps) * num_states
+        kept = torch.randperm(len(states), generator=self._generator)[:num_kept]
+        return [states[index] for index in kept.tolist()]
