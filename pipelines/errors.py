@@ -48,6 +48,10 @@ class FrameCheckError(PipelineError):
         return error
 
 
+class ScoringError(PipelineError):
+    """A measure is unknown, cannot be loaded, or does not apply to a clip."""
+
+
 class RequestError(PipelineError, ValueError):
     """The request cannot be rendered by this model.
 

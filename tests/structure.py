@@ -31,13 +31,13 @@ ORDER = {
     "pipelines": (
         "", "frame_checks", "attention", "catalog/files", "catalog/keys", "catalog/loras",
         "catalog", "context_parallel", "weights", "families", "cost", "shapes", "shapes/evaluation",
-        "shapes/training/running", "shapes/training", "shapes/measuring",
+        "shapes/training/running", "shapes/training", "shapes/measuring", "scoring",
     ),
     "jobs": (
         "", "settings", "costs", "timetable", "media", "inputs", "manifest/tables",
         "manifest/walk", "manifest", "plan", "memory", "store", "records", "overview", "schemas",
         "tables", "report", "upkeep", "export", "notify", "schedule", "shares", "simulation",
-        "metrics", "worker", "group", "cluster", "cluster/nodes", "run/progress", "run", "watch",
+        "metrics", "worker", "group", "scoring", "cluster", "cluster/nodes", "run/progress", "run", "watch",
         "description", "checks", "bench/design", "bench/measuring", "bench/reporting", "bench",
         "cli/pattern", "cli/outputs", "cli",
     ),

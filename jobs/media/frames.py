@@ -29,11 +29,12 @@ def sample_frames(path: Path, num_frames: int, width: int) -> "np.ndarray":
         last = max(total - 1, 0)
         wanted = set(np.linspace(0, last, min(num_frames, total)).round().astype(int).tolist())
         return np.stack(
-            [_narrowed(frame, width) for at, frame in enumerate(frames) if at in wanted]
+            [narrowed(frame, width) for at, frame in enumerate(frames) if at in wanted]
         )
 
 
-def _narrowed(frame: "np.ndarray", width: int) -> "np.ndarray":
+def narrowed(frame: "np.ndarray", width: int) -> "np.ndarray":
+    """Return a frame at most so wide, and as high as its sides ask for."""
     import numpy as np
 
     height, own_width, _ = frame.shape

@@ -17,7 +17,7 @@ from jobs.store.uri import ACCESS_CHECK_PREFIX, StoredObject, is_key
 
 KeyKind = Literal[
     "clip", "poster", "record", "name", "failure", "latents", "refused clip", "quarantine",
-    "run file", "report", "lease", "salt", "input", "access check",
+    "score", "run file", "report", "lease", "salt", "input", "access check",
 ]  # fmt: skip
 SALT_KEY = "random-seeds.json"
 PREFIXES: dict[KeyKind, str] = {
@@ -29,6 +29,7 @@ PREFIXES: dict[KeyKind, str] = {
     "latents": "failures/",
     "refused clip": "failures/",
     "quarantine": "quarantine/",
+    "score": "scores/",
     "run file": "runs/",
     "report": "report/",
     "lease": "lease/",
@@ -38,6 +39,7 @@ PREFIXES: dict[KeyKind, str] = {
 }
 OF_CLIPS: tuple[KeyKind, ...] = (
     "clip", "poster", "record", "name", "failure", "latents", "refused clip", "quarantine",
+    "score",
 )  # fmt: skip
 RUN_FILE = "run.json"  # the first file of a run: its manifest, configuration, models and machines
 STATUS_FILE = "status.json"
@@ -63,6 +65,7 @@ _PATTERNS: dict[KeyKind, re.Pattern[str]] = {
     "latents": re.compile(rf"{_ATTEMPT}\.safetensors"),
     "refused clip": re.compile(rf"{_ATTEMPT}\.mp4"),
     "quarantine": re.compile(rf"quarantine/{_CLIP}\.json"),
+    "score": re.compile(rf"scores/{_CLIP}/(?P<measure>[a-z]+)-{_DIGEST}\.json"),
     "run file": re.compile(rf"runs/{_RUN}/(?P<filename>.+)"),
     "report": re.compile(r"report/(?P<filename>.+)"),
     "lease": re.compile(rf"lease/(?P<epoch>(?!0{{{EPOCH_DIGITS}}})[0-9]{{{EPOCH_DIGITS}}})\.json"),
@@ -77,12 +80,14 @@ class ParsedKey:
     """A key and its parts. A part that keys of this kind do not have is empty or 0.
 
     Args:
-        digest: the first 16 digits of the SHA-256 of the MP4, also in the key of its poster.
+        digest: the first 16 digits of the SHA-256 of the MP4, also in the key of its poster; of a
+            score, those that stand for the measure and all that it saw.
         name: further name of the clip.
         filename: path within the run's folder, such as run.json, or within the gallery's.
         attempt: number of the failed attempt, from 1.
         epoch: number of the lease, from 1.
         sha256: digest of an image or a video that clips begin with.
+        measure: name of the measure of a score.
     """
 
     key: str
@@ -95,6 +100,7 @@ class ParsedKey:
     attempt: int = 0
     epoch: int = 0
     sha256: str = ""
+    measure: str = ""
 
 
 def parse_key(key: str) -> ParsedKey | None:
@@ -113,6 +119,7 @@ def parse_key(key: str) -> ParsedKey | None:
                 attempt=int(parts.get("attempt", 0)),
                 epoch=int(parts.get("epoch", 0)),
                 sha256=parts.get("sha256", ""),
+                measure=parts.get("measure", ""),
             )
     return None
 
@@ -123,8 +130,8 @@ def list_objects(
     """Yield the objects of one kind, page by page, in no promised order; skip foreign objects.
 
     Args:
-        clip_id: the clip whose MP4s, posters, names, failures, latents or refused MP4s are listed;
-            every clip's if empty.
+        clip_id: the clip whose MP4s, posters, names, failures, latents, refused MP4s or scores are
+            listed; every clip's if empty.
     """
     if clip_id:
         listing = store.entries(f"{PREFIXES[kind]}{check_clip_id(clip_id)}/")
@@ -196,6 +203,18 @@ def refused_clip_key(clip_id: str, run_id: str, attempt: int) -> str:
 
 def quarantine_key(clip_id: str) -> str:
     return f"quarantine/{check_clip_id(clip_id)}.json"
+
+
+def score_key(clip_id: str, measure: str, digest: str) -> str:
+    """Return the key of the figures that one measure gave a clip.
+
+    Args:
+        digest: the digits of `MeasureSpec.digest`: other weights or settings have another key.
+    """
+    key = f"scores/{check_clip_id(clip_id)}/{measure}-{digest}.json"
+    if not _PATTERNS["score"].fullmatch(key):
+        raise RecordError(f"{measure}-{digest} cannot be the score of a clip")
+    return key
 
 
 def run_key(run_id: str, filename: str) -> str:

@@ -18,6 +18,7 @@ from jobs.store.store import Store
 from jobs.store.uri import StoredObject
 
 LISTED: tuple[KeyKind, ...] = ("record", "clip", "name", "quarantine", "failure")
+BESIDE: tuple[KeyKind, ...] = ("poster", "score")  # no state of a clip depends on them
 WRITTEN_BY_RUNS: tuple[KeyKind, ...] = ("run file", *LISTED)  # the run's own file first
 
 

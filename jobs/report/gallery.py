@@ -14,7 +14,7 @@ from typing import Any
 
 from jobs.errors import ObjectMissingError, RecordError
 from jobs.overview.clips import OutputClip, Unreadable, read_clips
-from jobs.records.listing import LISTED, ClipObjects, list_clips
+from jobs.records.listing import BESIDE, LISTED, ClipObjects, list_clips
 from jobs.records.schema import utc_iso
 from jobs.report.links import Links
 from jobs.report.page_files import page_files
@@ -149,7 +149,7 @@ class Gallery:
 
     def _to_read(self, known: dict[str, str], changes: Changes) -> Iterator[ClipObjects]:
         """Yield the clips whose objects differ from those that their row was made of."""
-        for clip in list_clips(self.store, kinds=(*LISTED, "poster")):
+        for clip in list_clips(self.store, kinds=(*LISTED, *BESIDE)):
             if any(clip.of_kind(kind) for kind in ("record", "quarantine", "failure")):
                 if known.get(clip.clip_id) == seen_of(clip):
                     changes.place.pop(clip.clip_id, None)

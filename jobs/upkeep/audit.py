@@ -29,7 +29,7 @@ from jobs.media.decode_check import check_mp4, decoder_version
 from jobs.media.ffmpeg import find_ffmpeg
 from jobs.media.tags import read_metadata
 from jobs.records.keys import list_objects, quarantine_key, record_key
-from jobs.records.listing import LISTED, ClipObjects, list_clips
+from jobs.records.listing import BESIDE, LISTED, ClipObjects, list_clips
 from jobs.records.reading import ObjectReader, UnreadableError
 from jobs.records.schema import ClipRecord, QuarantineRecord
 from jobs.store.parts import in_parallel
@@ -101,7 +101,7 @@ def audit_output(
             files[spec.clip_id] = given
     auditor = _Auditor(store, params, None if planned is None else files)
     yield from auditor.audit_inputs()
-    clips = list_clips(store, sorted(names), (*LISTED, "poster"))
+    clips = list_clips(store, sorted(names), (*LISTED, *BESIDE))
     yield from in_parallel(auditor.audit, clips, NUM_THREADS)
     for parsed, stored in list_objects(store, "access check"):
         yield auditor.audit_unnamed(stored, REASONS[parsed.kind])

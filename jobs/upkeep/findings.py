@@ -82,6 +82,9 @@ def find_orphans(
     if is_committed:
         for stored in clip.of_kind("quarantine"):
             yield stored, REASONS["quarantine"]
+    if not is_committed:
+        for stored in clip.of_kind("score"):
+            yield stored, REASONS["score"]
     failures = {stored.key for stored in clip.of_kind("failure")}
     for kind in OF_REFUSED_CLIPS:
         for stored in clip.of_kind(kind):

@@ -38,6 +38,7 @@ REASONS: dict[KeyKind, str] = {
     "latents": "latents of a clip that is committed, or of an attempt without a record",
     "refused clip": "a refused MP4 of a clip that is committed, or of an attempt without a record",
     "quarantine": "quarantined, but committed since",
+    "score": "a score of a clip that is not committed",
     "report": "a data file of the gallery that its index does not name",
     "input": "an uploaded image or video that no clip names",
     "access check": "left over by a check of the store",
@@ -95,7 +96,7 @@ def find_garbage(store: Store, older_than_s: float) -> list[Garbage]:
             several.add(parsed.clip_id)
     others = [
         one
-        for kind in (*OF_REFUSED_CLIPS, "quarantine", "report", "access check")
+        for kind in (*OF_REFUSED_CLIPS, "quarantine", "score", "report", "access check")
         for one in listed(store, kind)
         if one.stored.modified_at <= written_before
     ]
@@ -182,6 +183,8 @@ def is_garbage(store: Store, one: Garbage, committed: AbstractSet[str]) -> bool:
     parsed = one.parsed
     if parsed.kind == "report":
         return is_left_over(store, parsed.key)
+    if parsed.kind == "score":
+        return parsed.clip_id not in committed
     if parsed.kind == "access check" or parsed.clip_id in committed:
         return True
     return parsed.kind in OF_REFUSED_CLIPS and not store.exists(

@@ -16,15 +16,15 @@ from dataclasses import dataclass, field
 
 from jobs.overview.clips import NUM_THREADS, ClipReader, OutputClip, Unreadable
 from jobs.records.keys import KeyKind, parse_key
-from jobs.records.listing import LISTED, ClipObjects, ListedObject, list_clips
+from jobs.records.listing import BESIDE, LISTED, ClipObjects, ListedObject, list_clips
 from jobs.store.parts import in_parallel
 from jobs.store.store import Store
 from jobs.upkeep.garbage import OF_MP4S, OF_REFUSED_CLIPS, Garbage, is_still_garbage
 
 ORDER: tuple[KeyKind, ...] = (
-    "record", *OF_MP4S, "failure", *OF_REFUSED_CLIPS, "name", "quarantine",
+    "record", *OF_MP4S, "failure", *OF_REFUSED_CLIPS, "name", "quarantine", "score",
 )  # fmt: skip
-assert {*LISTED, "poster"} <= {*ORDER}, "every object of a clip is removed"
+assert {*LISTED, *BESIDE} <= {*ORDER}, "every object of a clip is removed"
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def sort_clips(
         clips = [one for one in found if isinstance(one, OutputClip)]
         return Unnamed(objects, clips[0] if clips else None)
 
-    listed = list_clips(store, kinds=(*LISTED, "poster"))
+    listed = list_clips(store, kinds=(*LISTED, *BESIDE))
     yield from filter(None, in_parallel(judge, listed, NUM_THREADS))
 
 

@@ -79,6 +79,18 @@ def fetch_weights(config: ModelConfig, config_path: Path, say: Say) -> ModelWeig
     return inspect_model(config, config_path)
 
 
+def fetch_files(files: HubFiles, say: Say) -> None:
+    """Download the files of one repository; those that are here already are left as they are.
+
+    Raises:
+        HubUnreachableError: the hub does not answer.
+        NotFetchedError: the hub refuses, or the files cannot be written here.
+    """
+    with _only_one(lambda: say(f"{files.title}: another process downloads; waiting for it")):
+        say(f"{files.title}: downloading {files.source}")
+        _download(files)
+
+
 def hub_files(config: ModelConfig, config_path: Path) -> Iterator[HubFiles]:
     """Yield the files on the hub that a model needs, and its LoRAs and upsampler.
 

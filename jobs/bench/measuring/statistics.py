@@ -11,6 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.scoring.frechet import Gaussian
+from pipelines.scoring.frechet import frechet_distance as gaussian_distance
+
 Numbers = NDArray[np.float64]
 NUM_RESAMPLES = 2000
 BOOTSTRAP_SEED = 20_250_521
@@ -146,18 +149,11 @@ def jackknife(
 def frechet_distance(ours: Numbers, theirs: Numbers) -> float:
     """Return the distance of the normal distributions fitted to two sets of points, each (n, D).
 
-    `|m1 - m2|^2 + tr(C1 + C2 - 2 (C1^(1/2) C2 C1^(1/2))^(1/2))`
-
-    Source: Dowson and Landau, J. Multivariate Analysis 12 (1982) 450.
+    Source: see `pipelines.scoring.frechet`.
     """
     if min(len(ours), len(theirs)) < 2:
         return NAN
-    cov_ours, cov_theirs = np.cov(ours, rowvar=False), np.cov(theirs, rowvar=False)
-    values, vectors = np.linalg.eigh(cov_ours)
-    root = vectors * np.sqrt(values.clip(0)) @ vectors.T
-    cross = np.sqrt(np.linalg.eigvalsh(root @ cov_theirs @ root).clip(0)).sum()
-    apart = np.square(ours.mean(axis=0) - theirs.mean(axis=0)).sum()
-    return float(apart + np.trace(cov_ours) + np.trace(cov_theirs) - 2 * cross)
+    return gaussian_distance(Gaussian.of(ours), Gaussian.of(theirs))
 
 
 def normalised_entropy(values: list[str], num_possible: int) -> float:

@@ -1,0 +1,1 @@
+"""Scoring an output: what is left to score, one clip on one worker, and the figures of sets."""

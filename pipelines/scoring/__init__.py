@@ -1,0 +1,1 @@
+"""Measures of finished clips: similarity to texts, preference, answers, distances, motion."""
