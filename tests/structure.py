@@ -35,10 +35,12 @@ ORDER = {
     ),
     "jobs": (
         "", "settings", "costs", "timetable", "media", "inputs", "manifest/tables",
-        "manifest/walk", "manifest", "plan", "memory", "store", "records", "overview", "schemas",
-        "tables", "report", "upkeep", "export", "notify", "schedule", "shares", "simulation",
-        "metrics", "worker", "group", "scoring", "cluster", "cluster/nodes", "run/progress", "run", "watch",
-        "description", "checks", "bench/design", "bench/measuring", "bench/reporting", "bench",
+        "manifest/walk", "manifest", "prompt_sets", "plan", "memory", "store", "records",
+        "records/scores", "overview", "schemas", "tables", "report", "upkeep", "export", "notify",
+        "schedule", "shares", "simulation", "metrics", "worker", "group", "scoring", "cluster",
+        "cluster/nodes", "cluster/scoring", "run/progress", "run", "watch",
+        "description", "checks", "bench/design", "bench/measuring", "bench/reporting",
+        "bench/paper", "bench",
         "cli/pattern", "cli/outputs", "cli",
     ),
 }  # fmt: skip

@@ -35,11 +35,11 @@ ONLY_IN = {
 LIGHT = (
     "pipelines/catalog", "pipelines/catalog/keys", "pipelines/catalog/loras", "pipelines/cost",
     "pipelines/frame_checks",
-    "jobs", "jobs/manifest/tables", "jobs/inputs", "jobs/manifest/walk", "jobs/manifest",
-    "jobs/plan", "jobs/memory", "jobs/media", "jobs/store", "jobs/records",
+    "jobs", "jobs/manifest/tables", "jobs/inputs", "jobs/prompt_sets", "jobs/manifest/walk",
+    "jobs/manifest", "jobs/plan", "jobs/memory", "jobs/media", "jobs/store", "jobs/records",
     "jobs/export", "jobs/report", "jobs/notify", "jobs/schedule", "jobs/simulation", "jobs/metrics",
-    "jobs/worker", "jobs/checks", "jobs/settings", "jobs/costs", "jobs/upkeep", "jobs/overview",
-    "jobs/tables", "jobs/schemas", "jobs/run/progress", "jobs/watch",
+    "jobs/scoring", "jobs/worker", "jobs/checks", "jobs/settings", "jobs/costs", "jobs/upkeep",
+    "jobs/overview", "jobs/tables", "jobs/schemas", "jobs/run/progress", "jobs/watch",
     "jobs/cli/pattern", "jobs/cli/outputs",
     "jobs/cli",
 )  # fmt: skip

@@ -5,6 +5,7 @@ import os
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from jobs.bench.design.options import (
     ATTRIBUTES,
@@ -18,14 +19,16 @@ from jobs.bench.design.options import (
     BenchKind,
     BenchOptions,
 )
+from jobs.cli.bench_paper import PaperOptions, add_paper_arguments, run_paper
 from jobs.cli.pattern.command import EXIT_OK, Command, ConfigOptions, Context
 from jobs.cli.pattern.manifest import open_for_run
 from jobs.cli.pattern.model_options import add_models_argument
 from jobs.cli.render import RenderOptions, add_retry_argument, render
 from jobs.errors import RefusedError
 
+KINDS = (*STANDARD, "paper")
 LISTS = {
-    "model": "the Shapes models to measure; all of them if left out",
+    "model": "the models to measure; all Shapes models if left out, but for paper",
     "method": f"guidance methods out of {', '.join(METHODS)}",
     "steps": "numbers of denoise steps; the first is that of the main table",
     "attribute": f"the attributes that prompts negate, out of {', '.join(ATTRIBUTES)}",
@@ -33,7 +36,8 @@ LISTS = {
     "slice": f"the parameters to sweep, out of {', '.join(SLICE_NAMES)}",
 }
 COUNTS = {
-    "clips": "clips per attribute, case and method (negatives) or per setting (parameters)",
+    "clips": "clips per attribute, case and method (negatives) or per setting (parameters); "
+    "prompts of the set (paper)",
     "curve-clips": "clips per attribute and method at the other numbers of steps",
 }
 
@@ -42,7 +46,7 @@ COUNTS = {
 class BenchArguments(ConfigOptions):
     """The arguments of `nagfarm bench`; `bench_options` checks them."""
 
-    kind: BenchKind
+    kind: BenchKind | Literal["paper"]
     report: Path
     output: str | None
     models: Path | None
@@ -58,11 +62,18 @@ class BenchArguments(ConfigOptions):
     quick: bool
     report_only: bool
     retry_quarantined: bool
+    prompts: Path | None
+    measure: tuple[str, ...]
+    stills: int
+    question: str
+    references: Path | None
+    here: bool
+    fetch: bool
 
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
-            "kind", choices=sorted(STANDARD), metavar="BENCHMARK", help="negatives or parameters"
+            "kind", choices=KINDS, metavar="BENCHMARK", help="negatives, parameters or paper"
         )
         parser.add_argument(
             "--report",
@@ -96,16 +107,17 @@ class BenchArguments(ConfigOptions):
         add_retry_argument(parser)
         add_models_argument(parser)
         super().add_arguments(parser)
+        add_paper_arguments(parser)
 
-    def bench_options(self) -> BenchOptions:
+    def bench_options(self, kind: BenchKind) -> BenchOptions:
         """Return the checked options of the benchmark. Raises RefusedError if a word is unknown."""
-        sizes = QUICK if self.quick else STANDARD[self.kind]
+        sizes = QUICK if self.quick else STANDARD[kind]
         if self.clips is not None:
             sizes = replace(sizes, clips=self.clips)
         if self.curve_clips is not None:
             sizes = replace(sizes, curve_clips=self.curve_clips)
         return BenchOptions(
-            kind=self.kind,
+            kind=kind,
             report=self.report,
             sizes=sizes,
             models=_words(self.model),
@@ -116,6 +128,26 @@ class BenchArguments(ConfigOptions):
             slices=_words(self.slice) or (QUICK_SLICES if self.quick else SLICE_NAMES),
             is_quick=self.quick,
             processes=self.processes,
+        )
+
+    def paper_options(self) -> PaperOptions:
+        """Return the options of `bench paper`. Raises RefusedError if a number is none."""
+        return PaperOptions(
+            report=self.report,
+            models_folder=self.models,
+            models=_words(self.model),
+            methods=_words(self.method),
+            steps=_numbers(self.steps),
+            prompts=self.prompts,
+            limit=self.clips,
+            measures=self.measure,
+            stills=self.stills,
+            question=self.question,
+            references=self.references,
+            here=self.here,
+            fetch=self.fetch,
+            report_only=self.report_only,
+            render_options=self.render_options,
         )
 
     def render_options(self, manifest: Path, models: Path | None) -> RenderOptions:
@@ -144,7 +176,9 @@ class BenchArguments(ConfigOptions):
 
 def run(arguments: BenchArguments, context: Context) -> int:
     """Render a benchmark's clips as `render` does, then judge and report the committed ones."""
-    options = arguments.bench_options()
+    if arguments.kind == "paper":
+        return run_paper(arguments.paper_options(), context)
+    options = arguments.bench_options(arguments.kind)
 
     from jobs.bench.command import describe, prepare, report
 
@@ -181,14 +215,20 @@ COMMAND = Command(
 benchmarks:
   negatives   compares methods: suppression, fidelity, clean, distance, diversity, motion, cost
   parameters  shows the effect of each parameter as heat maps
+  paper       the NAG paper's table for any model: a prompt set with and without guidance, rendered,
+              scored as `nagfarm score` does, each figure beside its paired difference to the first
+              method (default none,nag,cfg); FOLDER/paper.md and paper.json
 
 examples:
   nagfarm bench negatives --quick                        a few clips of one model, as a trial
   nagfarm bench negatives --model shapes-wan --steps 25  one model at 25 steps
   nagfarm bench negatives                                all Shapes models: many hours on two cores
   nagfarm bench parameters --slice scale-alpha,range
+  nagfarm bench paper --model wan2.1-t2v-1.3b --prompts pairs.jsonl --measure clip --measure vqa
+  nagfarm bench paper --model shapes-wan --prompts shapes.jsonl --measure shapes --measure frames
 
-A LIST is separated by commas. Run an interrupted benchmark again to resume it; --report-only judges
+A LIST is separated by commas. `nagfarm prompts --help` has prompt sets, `nagfarm score --help` the
+measures. Run an interrupted benchmark again to resume it; --report-only judges
 and reports the clips rendered so far.
 """,
     options=BenchArguments,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich.console import Console
 
-from jobs.cli import bench, doctor, models, plan, render, schema
+from jobs.cli import bench, doctor, models, plan, prompts, render, schema
 from jobs.cli.outputs import (
     compare,
     export,
@@ -27,6 +27,7 @@ from jobs.cli.outputs import (
     records,
     report,
     retry,
+    score,
     sheet,
     status,
     verify,
@@ -49,9 +50,9 @@ COMMANDS: dict[str, Command[Any]] = {
     module.COMMAND.name: module.COMMAND
     for module in (
         *(plan, render, bench),
-        *(status, report, list_clips, sheet, compare, pick, export, records),
+        *(status, report, list_clips, sheet, compare, pick, export, records, score),
         *(verify, retry, prune, gc),
-        *(models, schema, doctor),
+        *(models, prompts, schema, doctor),
     )
 }
 DESCRIPTION = (
@@ -78,10 +79,12 @@ examples:
   nagfarm verify s3://renders/spring                check every committed clip against its record
   nagfarm export s3://renders/spring ./clips        copy the clips under their names
   nagfarm records s3://renders/spring               records.parquet for DuckDB, pandas and others
+  nagfarm score s3://renders/spring --measure clip  measure the clips, a record each
   nagfarm retry s3://renders/spring                 try quarantined clips again in the next run
   nagfarm prune s3://renders/spring --keep new.yaml list the clips that a manifest does not name
   nagfarm gc s3://renders/spring                    list what nothing needs; --delete removes it
   nagfarm models                                    the models, and whether their weights are here
+  nagfarm prompts objects --output objects.jsonl    a prompt set of the field, as a manifest
   nagfarm schema manifest                           its JSON Schema, for editors
   nagfarm doctor --output s3://renders/spring       what is missing on this machine
 

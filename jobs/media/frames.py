@@ -28,9 +28,7 @@ def sample_frames(path: Path, num_frames: int, width: int) -> "np.ndarray":
     with opened_frames(path) as (total, frames):
         last = max(total - 1, 0)
         wanted = set(np.linspace(0, last, min(num_frames, total)).round().astype(int).tolist())
-        return np.stack(
-            [narrowed(frame, width) for at, frame in enumerate(frames) if at in wanted]
-        )
+        return np.stack([narrowed(frame, width) for at, frame in enumerate(frames) if at in wanted])
 
 
 def narrowed(frame: "np.ndarray", width: int) -> "np.ndarray":

@@ -11,13 +11,15 @@ from typing import Literal, Protocol, TypeVar, get_args
 
 from jobs.errors import ObjectMissingError, RecordError
 from jobs.records.keys import parse_key, quarantine_key, record_key
-from jobs.records.listing import ClipObjects, list_clips
+from jobs.records.listing import LISTED, ClipObjects, list_clips
 from jobs.records.reading import ObjectReader, UnreadableError
 from jobs.records.schema import ClipRecord, FailureRecord, QuarantineRecord
+from jobs.records.scores.score_record import ScoreRecord, score_parser
 from jobs.store.parts import in_parallel
 from jobs.store.store import Store
 from jobs.types import ClipFailure
 from pipelines.request import GenerationRequest
+from pipelines.scoring.measures import MEASURES
 
 ClipState = Literal["committed", "damaged", "quarantined", "failed"]
 STATES: tuple[ClipState, ...] = get_args(ClipState)
@@ -37,6 +39,8 @@ class OutputClip:
         names: every name of the clip, the one of its record first, each once.
         objects: the objects of the clip, as they were listed.
         output: URI of the output.
+        scores: the figures of `nagfarm score`, if they were asked for, oldest first; those of a
+            set's measure are left out.
     """
 
     clip_id: str
@@ -47,6 +51,16 @@ class OutputClip:
     names: tuple[str, ...]
     objects: ClipObjects = field(repr=False)
     output: str = ""
+    scores: tuple[ScoreRecord, ...] = ()
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """The newest figures by measure and name, such as `clip.prompt`."""
+        return {
+            f"{score.measure}.{name}": value
+            for score in self.scores
+            for name, value in score.figures.items()
+        }
 
     @property
     def name(self) -> str:
@@ -82,7 +96,11 @@ class Unreadable:
 
 
 def read_clips(
-    store: Store, *, with_failures: bool = True, listed: Iterable[ClipObjects] | None = None
+    store: Store,
+    *,
+    with_failures: bool = True,
+    with_scores: bool = False,
+    listed: Iterable[ClipObjects] | None = None,
 ) -> Iterator[OutputClip | Unreadable]:
     """Yield every clip of an output in the order of ids, reading on several threads.
 
@@ -90,13 +108,15 @@ def read_clips(
 
     Args:
         with_failures: read the failures of clips that have a record, too.
+        with_scores: read the scores of clips that have a record.
         listed: the clips to read, as `list_clips` yields them; None for all of the output.
 
     Raises:
         StoreError: the store does not answer, or refuses to list or read.
     """
-    reader = ClipReader(store, with_failures=with_failures)
-    clips = list_clips(store) if listed is None else listed
+    reader = ClipReader(store, with_failures=with_failures, with_scores=with_scores)
+    kinds = (*LISTED, "score") if with_scores else LISTED
+    clips = list_clips(store, kinds=kinds) if listed is None else listed
     for found in in_parallel(reader.read, clips, NUM_THREADS):
         yield from found
 
@@ -115,13 +135,16 @@ class ClipReader:
     """Reads one clip at a time; several threads may share it.
 
     Args:
-        with_failures: as for `read_clips`.
+        with_failures, with_scores: as for `read_clips`.
     """
 
-    def __init__(self, store: Store, *, with_failures: bool = True) -> None:
+    def __init__(
+        self, store: Store, *, with_failures: bool = True, with_scores: bool = False
+    ) -> None:
         self._store = store
         self._reader = ObjectReader(store)
         self._with_failures = with_failures
+        self._with_scores = with_scores
 
     def read(self, clip: ClipObjects) -> list[OutputClip | Unreadable]:
         """Return a clip, and each of its objects that cannot be read."""
@@ -150,10 +173,34 @@ class ClipReader:
         if record is not None:
             state = "committed" if is_whole else "damaged"
         names = _names(clip, last.name)
+        scores = self._scores(clip, unreadable) if self._with_scores and record else ()
         found = OutputClip(
-            clip.clip_id, state, record, quarantine, tuple(failures), names, clip, self._store.uri
+            clip.clip_id,
+            state,
+            record,
+            quarantine,
+            tuple(failures),
+            names,
+            clip,
+            self._store.uri,
+            scores,
         )
         return [*unreadable, found]
+
+    def _scores(self, clip: ClipObjects, unreadable: list[Unreadable]) -> tuple[ScoreRecord, ...]:
+        """Return the scores of a clip, oldest first; add those that cannot be read to a list."""
+        scores: list[ScoreRecord] = []
+        for stored in clip.of_kind("score"):
+            parsed = parse_key(stored.key)
+            kind = MEASURES.get(parsed.measure) if parsed is not None else None
+            if kind is not None and kind.is_of_a_set:  # large, and without a figure of the clip
+                continue
+            score = self._read(clip, stored.key, score_parser(stored.key))
+            if isinstance(score, Unreadable):
+                unreadable.append(score)
+            elif score is not None:
+                scores.append(score)
+        return tuple(sorted(scores, key=lambda one: one.scored_at))
 
     def _failures(self, clip: ClipObjects, unreadable: list[Unreadable]) -> list[FailureRecord]:
         """Return the failures of a clip, oldest first; add those that cannot be read to a list."""

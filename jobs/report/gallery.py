@@ -127,7 +127,7 @@ class Gallery:
         place = {clip_id: n for n, part in enumerate(parts) for clip_id in part.seen}
         changes, num_written = Changes(place), 0
         known = {clip_id: seen for part in parts for clip_id, seen in part.seen.items()}
-        for found in read_clips(self.store, listed=self._to_read(known, changes)):
+        for found in read_clips(self.store, with_scores=True, listed=self._to_read(known, changes)):
             self._take(found, changes)
             if len(changes.fresh) == self.clips_a_part:
                 parts.append(write_part(self.target, len(parts), changes.fresh, self.links.sign))

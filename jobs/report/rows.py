@@ -49,7 +49,7 @@ def entry_of(clip: OutputClip, seen: str) -> Entry:
         seen: fingerprint of its objects; empty to read it again at the next refresh.
     """
     keys = {one.stored.key for one in clip.objects.objects}
-    row = {**EMPTY_ROW, "meta": {}, "stages": {}, "seen": seen}
+    row = {**EMPTY_ROW, "meta": {}, "stages": {}, "scores": {}, "seen": seen}
     row |= {"id": clip.clip_id, "name": clip.name, "state": clip.state}
     row["names"] = list(clip.names) if len(clip.names) > 1 else None
     row["num_failures"] = len(clip.failures)
@@ -66,6 +66,7 @@ def entry_of(clip: OutputClip, seen: str) -> Entry:
     if clip.request is not None:
         row |= _requested(clip.request)
     row |= {"model": clip.model_name or None}
+    row["scores"] = {name: float(f"{value:.6g}") for name, value in clip.figures.items()}
     if clip.record is not None:
         row |= _committed(clip.record)
     if clip.record is not None and clip.state == "committed":

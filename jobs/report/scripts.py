@@ -69,6 +69,9 @@ def part_document(rows: Sequence[Mapping[str, Any]], links: object) -> dict[str,
     stages = {stage: [row["stages"].get(stage) for row in rows] for stage in STAGES}
     columns = {name: values for name, values in columns.items() if _has_value(values)}
     columns["stages"] = {name: values for name, values in stages.items() if _has_value(values)}
+    figures = sorted({name for row in rows for name in row["scores"]})
+    if figures:
+        columns["scores"] = {name: [row["scores"].get(name) for row in rows] for name in figures}
     return {"strings": list(positions), "columns": columns, "links": links}
 
 
@@ -90,7 +93,8 @@ def rows_of(part: Mapping[str, Any]) -> list[dict[str, Any]]:
             {name: value(name, at) for name in PLAIN}
             | {name: text(value(name, at)) for name in INTERNED}
             | {"meta": {note: text(found) for note, found in (value("meta", at) or {}).items()}}
-            | {"stages": _stages(columns["stages"], at)}
+            | {"stages": _numbers(columns["stages"], at)}
+            | {"scores": _numbers(columns.get("scores", {}), at)}
             for at in range(num_rows)
         ]
     except (KeyError, IndexError, TypeError, AttributeError) as error:
@@ -101,5 +105,5 @@ def _has_value(values: Sequence[object]) -> bool:
     return any(value is not None for value in values)
 
 
-def _stages(stages: Mapping[str, Sequence[float | None]], at: int) -> dict[str, float]:
-    return {name: value for name in stages if (value := stages[name][at]) is not None}
+def _numbers(columns: Mapping[str, Sequence[float | None]], at: int) -> dict[str, float]:
+    return {name: value for name in columns if (value := columns[name][at]) is not None}

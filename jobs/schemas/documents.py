@@ -15,6 +15,7 @@ from jobs.records.names import NameRecord
 from jobs.records.run_file import RunFile
 from jobs.records.run_status import RunStatus, RunSummary
 from jobs.records.schema import ClipRecord, FailureRecord, QuarantineRecord
+from jobs.records.scores.score_record import ScoreRecord
 from jobs.schemas.dataclass_schema import Schema, schema_of
 from pipelines.catalog.model_config import ModelConfig
 
@@ -55,6 +56,10 @@ DOCUMENTS: dict[str, tuple[Callable[[], Schema], str]] = {
         "quarantine/<clip_id>.json",
     ),
     "name": (_written(NameRecord, "further name of a clip"), "names/<clip_id>/<name>.json"),
+    "score": (
+        _written(ScoreRecord, "figures of a clip by one measure"),
+        "scores/<clip_id>/<measure>-<digest>.json",
+    ),
     "run": (_written(RunFile, "description of a run"), "runs/<run_id>/run.json"),
     "status": (_written(RunStatus, "status of a run"), "runs/<run_id>/status.json"),
     "summary": (_written(RunSummary, "summary of a run"), "runs/<run_id>/summary.json"),

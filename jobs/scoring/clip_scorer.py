@@ -1,8 +1,7 @@
 """One worker of a scoring run: it loads the measures, and scores a clip at a time.
 
 It fetches the MP4, checks its digest, decodes it once for all measures, and writes a record for
-each. The measures are loaded at the first task, so that a process which is only started costs
-nothing. Loads without torch.
+each. Loads without torch.
 """
 
 import hashlib
@@ -19,7 +18,7 @@ from jobs.media.input_images import read_image
 from jobs.media.looks import Look, look_at
 from jobs.records.commit import read_record
 from jobs.records.schema import ClipRecord, utc_iso
-from jobs.records.scores import ScoreRecord, as_base64, write_score
+from jobs.records.scores.score_record import ScoreRecord, as_base64, write_score
 from jobs.scoring.left import digest_of, texts_of
 from jobs.scoring.tasks import (
     ClipTask,
@@ -34,7 +33,7 @@ from jobs.scoring.tasks import (
 from jobs.store.store import Store, open_store
 from pipelines.errors import PipelineError, ScoringError
 from pipelines.scoring.measures import MeasureSpec
-from pipelines.scoring.registry import default_device, load_measure
+from pipelines.scoring.registry import load_measure, prepare_device
 from pipelines.scoring.scored_clip import FeatureMeasure, Measure, ScoredClip
 from pipelines.scoring.scorer_weights import find_weights
 
@@ -65,20 +64,15 @@ class ClipScorer:
         Raises:
             ScoringError: the weights of a measure are missing on this machine, or others.
         """
-        import torch
-
-        torch.set_num_threads(self._setup.num_threads)
-        self._device = default_device()
+        self._device = prepare_device(self._setup.num_threads)
         for spec in self._setup.measures:
             found = find_weights(replace(spec, revision=self._setup.revisions.get(spec.name, "")))
             self._loaded[spec.name] = found.spec, load_measure(found, self._device)
         return str(self._device)
 
     def do(self, task: Task) -> TaskOutcome:
-        """Do a task. Errors that concern it alone become its outcome."""
+        """Do a task, once the measures are loaded. Errors that concern it become its outcome."""
         try:
-            if not self._loaded:
-                self.load()
             return self._score(task) if isinstance(task, ClipTask) else self._place(task)
         except JobError as error:
             return TaskFailed(task, str(error), error.may_pass_on_retry)
@@ -90,10 +84,9 @@ class ClipScorer:
         wanted = [self._loaded[name] for name in task.measures]
         look = self._look(record, wanted)
         prompt, negatives = texts_of(record)
+        clip = ScoredClip(prompt, negatives, look.stills, look.small)
         num_written, refusals = 0, list[Refusal]()
         for spec, measure in wanted:
-            stills = _thinned(look, spec.num_stills)
-            clip = ScoredClip(prompt, negatives, stills, look.small)
             began = time.monotonic()
             try:
                 found = measure.score(clip)
@@ -129,7 +122,7 @@ class ClipScorer:
         Raises:
             RefusedError: the MP4 is gone, has other bytes than its record says, or does not decode.
         """
-        num_stills = max((spec.num_stills for spec, _ in wanted), default=0)
+        num_stills = max((spec.num_stills for spec, _ in wanted), default=0)  # one for all
         has_small = any(spec.kind.looks_at == "frames" for spec, _ in wanted)
         with tempfile.TemporaryDirectory(prefix="nagfarm-score-") as folder:
             path = Path(folder, "clip.mp4")
@@ -153,16 +146,6 @@ class ClipScorer:
                 refusals.append(Refusal(name, task.measure, str(error)))
         points = as_base64(np.stack(vectors)) if vectors else ""
         return TaskDone(task, 0, tuple(refusals), points, len(vectors))
-
-
-def _thinned(look: Look, num_stills: int) -> Any:
-    """Return the stills of a measure that wants fewer than the others."""
-    from jobs.media.looks import still_positions
-
-    total = len(look.stills)
-    if num_stills in (0, total):
-        return look.stills[:num_stills]
-    return look.stills[sorted(still_positions(total, num_stills))]
 
 
 def _fetch(store: Store, record: ClipRecord, path: Path) -> None:

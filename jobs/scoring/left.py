@@ -1,4 +1,4 @@
-"""Which clips of an output lack which measures, from listings and the clips' records.
+"""The clips of an output that lack a measure, from listings and the clips' records.
 
 A measure's digest needs the MP4's digest and the texts, so that the record of a clip is read if it
 has no score of a measure yet, or if several do; a clip that is scored by all of them costs one
@@ -8,6 +8,7 @@ read, and no MP4.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from jobs.manifest.tables.meta import UNWANTED
 from jobs.overview.clips import OutputClip, Unreadable, read_clips
 from jobs.records.keys import parse_key
 from jobs.records.listing import LISTED, list_clips
@@ -16,8 +17,6 @@ from jobs.scoring.tasks import ClipTask
 from jobs.store.store import Store
 from pipelines.scoring.measures import MeasureSpec
 from pipelines.scoring.scored_clip import negatives_of
-
-UNWANTED = "unwanted"  # the note of a row that says what its clip must not show
 
 
 @dataclass(frozen=True)

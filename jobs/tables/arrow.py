@@ -66,7 +66,7 @@ def arrow_type(annotation: Any) -> "pa.DataType":
     if origin is Literal:
         return pa.dictionary(pa.int32(), pa.string())
     if origin is Mapping:
-        return pa.map_(pa.string(), pa.string())
+        return pa.map_(pa.string(), arrow_type(arguments[1]))
     if origin is tuple:
         return pa.list_(arrow_type(arguments[0]))
     types = field_types(annotation)  # the rest are dataclasses

@@ -137,6 +137,11 @@ CLIP_COLUMNS: tuple[Column, ...] = (
         Column(f"{stage}_s", float, meaning=f"seconds in the stage `{stage}`, its steps together")
         for stage in TIMED_STAGES
     ),
+    Column(
+        "scores",
+        Mapping[str, float],
+        meaning="newest figures of `nagfarm score` by measure and name, such as `clip.prompt`",
+    ),
     Column("num_failures", int, meaning="failed attempts of all runs"),
     Column("failure_class", FailureClass, meaning="class of the last failure"),
     Column("error_type", str, meaning="class name of its error"),

@@ -46,6 +46,7 @@ def clip_row(clip: OutputClip) -> list[Any]:
         own and own.run_id,
         *(read(clip) for read in _readers()),
         *_stage_values(() if record is None else record.timings),
+        clip.figures or None,
         len(failures),
         last and last.failure_class,
         last and last.error_type,
@@ -140,7 +141,8 @@ def _converter(annotation: Any) -> Callable[[Any], Any]:
     if annotation in plain:
         return plain[annotation]
     if origin is Mapping:
-        return lambda value: [(_text(key), _text(entry)) for key, entry in value.items()]
+        convert_entry = _converter(arguments[1])
+        return lambda value: [(_text(key), convert_entry(one)) for key, one in value.items()]
     if origin is tuple:
         convert = _converter(arguments[0])
         return lambda value: [convert(entry) for entry in value]

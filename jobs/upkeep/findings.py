@@ -9,6 +9,7 @@ from typing import Literal
 
 from jobs.clip_id import clip_id as clip_id_of
 from jobs.records.keys import (
+    KeyKind,
     clip_key,
     failure_key,
     parse_key,
@@ -79,12 +80,9 @@ def find_orphans(
             for stored in clip.of_kind(kind):
                 if record is None or not is_of(stored, record):
                     yield stored, REASONS[kind]
-    if is_committed:
-        for stored in clip.of_kind("quarantine"):
-            yield stored, REASONS["quarantine"]
-    if not is_committed:
-        for stored in clip.of_kind("score"):
-            yield stored, REASONS["score"]
+    kind_left: KeyKind = "quarantine" if is_committed else "score"
+    for stored in clip.of_kind(kind_left):
+        yield stored, REASONS[kind_left]
     failures = {stored.key for stored in clip.of_kind("failure")}
     for kind in OF_REFUSED_CLIPS:
         for stored in clip.of_kind(kind):

@@ -1,6 +1,5 @@
 """The Frechet distance of two sets of points, each as a mean and a covariance."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 
@@ -28,29 +27,44 @@ class Gaussian:
         whole = points.astype(np.float64)
         return cls(len(whole), whole.mean(axis=0), np.cov(whole, rowvar=False))
 
-    @classmethod
-    def of_batches(cls, batches: Iterable[NDArray[np.floating]]) -> Self | None:
-        """Return the distribution of points that come in batches, (n, D); None for fewer than two.
 
-        Memory holds a batch and the sums, in float64.
+class PointSums:
+    """The sums of points that come in batches, in float64; memory holds no point."""
+
+    def __init__(self) -> None:
+        self.num = 0
+        self._first: Numbers = np.zeros(0)
+        self._total: Numbers = np.zeros(0)
+        self._products: Numbers = np.zeros((0, 0))
+
+    def add(self, points: NDArray[np.floating]) -> None:
+        """Add points, (n, D).
+
+        Raises:
+            ValueError: they have another number of features than those before.
         """
-        num, first, total, products = 0, None, None, None
-        for batch in batches:
-            points = batch.astype(np.float64)
-            if first is None or total is None or products is None:
-                first = points[0]  # sums of differences from a point near the mean round less
-                total, products = np.zeros(len(first)), np.zeros((len(first), len(first)))
-            away = points - first
-            num, total, products = (
-                num + len(away),
-                total + away.sum(axis=0),
-                products + away.T @ away,
+        whole = points.astype(np.float64)
+        if not self.num:
+            self._first = whole[0]  # sums of differences from a point near the mean round less
+            num_features = len(self._first)
+            self._total = np.zeros(num_features)
+            self._products = np.zeros((num_features, num_features))
+        if whole.shape[1] != len(self._first):
+            raise ValueError(
+                f"expected points of {len(self._first)} features, got {whole.shape[1]}"
             )
-        if first is None or total is None or products is None or num < 2:
+        away = whole - self._first
+        self.num += len(away)
+        self._total += away.sum(axis=0)
+        self._products += away.T @ away
+
+    def gaussian(self) -> Gaussian | None:
+        """Return the distribution of the points; None for fewer than two."""
+        if self.num < 2:
             return None
-        mean = total / num
-        covariance = (products - num * np.outer(mean, mean)) / (num - 1)
-        return cls(num, first + mean, covariance)
+        mean = self._total / self.num
+        covariance = (self._products - self.num * np.outer(mean, mean)) / (self.num - 1)
+        return Gaussian(self.num, self._first + mean, covariance)
 
 
 def frechet_distance(ours: Gaussian, theirs: Gaussian) -> float:

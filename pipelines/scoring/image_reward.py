@@ -27,7 +27,7 @@ from pipelines.scoring.scored_clip import ScoredClip, Scores
 
 MAX_TOKENS = 35
 MEAN, DEVIATION = 0.16717362830052426, 1.0333394966054072
-UNUSED = ("vision_proj.", "text_proj.")  # of BLIP's pre-training
+UNUSED = ("vision_proj.", "text_proj.")  # BLIP's pre-training needs them
 # Names of BLIP's own code, and those of transformers' BlipVisionModel.
 VISION_NAMES = (
     (r"^cls_token$", "embeddings.class_embedding"),
@@ -103,7 +103,9 @@ def sorted_weights(tensors: Mapping[str, torch.Tensor]) -> dict[str, dict[str, t
         elif own.startswith("mlp.layers."):
             parts["head"][own.removeprefix("mlp.layers.")] = tensor
         elif not own.startswith(UNUSED):
-            raise ScoringError(f"{name!r} is no tensor of ImageReward, such as mlp.layers.0.weight")
+            raise ScoringError(
+                f"{name!r} is not a tensor of ImageReward, such as mlp.layers.0.weight"
+            )
     numbers = sorted({int(name.partition(".")[0]) for name in parts["head"]})
     parts["head"] = {
         f"{numbers.index(int(name.partition('.')[0]))}.{name.partition('.')[2]}": tensor

@@ -6,6 +6,7 @@ torch.
 
 import hashlib
 import json
+import textwrap
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Literal
@@ -173,8 +174,12 @@ def measures_help() -> str:
     """Return a line for each measure, for the help of a command."""
     width = max(map(len, MEASURES))
     return "\n".join(
-        f"  {name:<{width}}  {kind.summary}"
-        + (f"; needs {kind.weights}" if kind.weights else "; needs no weights")
-        + (f" (default {kind.source})" if kind.source else "")
+        textwrap.fill(
+            f"{name:<{width}}  {kind.summary}; needs {kind.weights or 'no weights'}"
+            + (f" (default {kind.source})" if kind.source else ""),
+            98,
+            initial_indent="  ",
+            subsequent_indent=" " * (width + 4),
+        )
         for name, kind in MEASURES.items()
     )

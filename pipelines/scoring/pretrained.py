@@ -11,7 +11,7 @@ import torch
 
 from pipelines.errors import ScoringError
 
-# Buffers that older files hold or lack, and that are no weights.
+# Buffers that older files hold or lack; weights are something else.
 BUFFERS = ("position_ids",)
 
 

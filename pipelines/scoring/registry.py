@@ -44,8 +44,9 @@ def load_measure(weights: ScorerWeights, device: "torch.device") -> Measure:
     return ImageFeatures(folder, device, is_patch=name == "pfid")
 
 
-def default_device() -> "torch.device":
-    """Return the GPU of this process, or the CPU."""
+def prepare_device(num_threads: int) -> "torch.device":
+    """Set torch's threads in this process, and return its GPU, or the CPU."""
     import torch
 
+    torch.set_num_threads(num_threads)
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -35,7 +35,7 @@ class Scores:
     Args:
         figures: numbers by name, as `MeasureKind.figures` explains them; one that does not apply to
             the clip is left out.
-        words: what a measure read besides numbers, such as the colour of a shape.
+        words: texts that a measure read besides numbers, such as the colour of a shape.
         vectors: a point in feature space for each still, (N, D) float32; None for most measures.
     """
 

@@ -22,6 +22,8 @@ from tests.structure import ROOT
 CANNOT_RUN = {
     r"^bench ": "renders for minutes to hours; tests/jobs/bench run it",
     r"--fetch": "downloads weights from the hub",
+    r"--measure (clip|vqa|hps|reward|fid|pfid)": "needs weights of measures that are not here",
+    r"^prompts (captions|pairs)": "reads a file of the reader's",
     r"--remote|--cluster": "asks the nodes of a cluster; tests/jobs/cluster run it",
     r"--stay": "ends by a signal alone; tests/jobs/watch do it",
     r"--timing": "loads weights that are not here",

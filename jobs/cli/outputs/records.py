@@ -76,7 +76,8 @@ def run(options: RecordsOptions, context: Context) -> int:
         ):
             task = bar.add_task("", total=16**ID_DIGITS_SHOWN)
             num_unreadable = 0
-            for clip in add_clips(tables, read_clips(store), options.chosen.matches):
+            found = read_clips(store, with_scores=True)
+            for clip in add_clips(tables, found, options.chosen.matches):
                 if isinstance(clip, Unreadable):
                     num_unreadable += 1
                     context.say(f"no row: {clip.key}: {clip.message}")

@@ -15,6 +15,7 @@ from pipelines.request import check_text
 
 META = "meta"
 PREFIX = "meta."
+UNWANTED = "unwanted"  # the note that says what a clip must not show; `nagfarm score` asks about it
 MAX_META_NAME_CHARACTERS = 100
 MAX_META_CHARACTERS = 20_000
 CARRY = "to carry it into the record, name it meta.NAME or set extra_columns=[NAME]"

@@ -46,6 +46,7 @@ from jobs.records.schema import (
     WorkerIdentity,
     utc_iso,
 )
+from jobs.records.scores.score_record import ScoreRecord
 from jobs.settings.run_config import EncodingConfig, StoreConfig
 from jobs.store.store import Store, open_store
 from jobs.store.uri import StoredObject, is_listed
@@ -299,6 +300,7 @@ def test_every_field_is_documented() -> None:
         *(
             ClipRecord,
             NameRecord,
+            ScoreRecord,
             FailureRecord,
             QuarantineRecord,
             ModelIdentity,
@@ -338,7 +340,7 @@ def test_the_schema_version_is_documented_wherever_it_stands() -> None:
     )
     assert (
         re.findall(r"`schema_version` (?:is|\| integer \|) (\d+)", text)
-        == [str(SCHEMA_VERSION)] * 5
+        == [str(SCHEMA_VERSION)] * 6
     )
 
 

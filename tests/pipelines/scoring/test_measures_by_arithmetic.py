@@ -6,7 +6,7 @@ import torch
 
 from pipelines.errors import ScoringError
 from pipelines.scoring.frame_statistics import FrameStatisticsMeasure
-from pipelines.scoring.frechet import Gaussian, frechet_distance
+from pipelines.scoring.frechet import Gaussian, PointSums, frechet_distance
 from pipelines.scoring.measures import MEASURES, MeasureSpec, read_measure
 from pipelines.scoring.scored_clip import ScoredClip, negatives_of
 from pipelines.scoring.shapes_verdict import ShapesVerdict, named_attributes
@@ -16,7 +16,7 @@ NO_STILLS = np.zeros((0, 8, 8, 3), np.uint8)
 
 
 def shapes_clip(prompt: str, *negatives: str, **fixed: str) -> ScoredClip:
-    drawn = sample_clip(torch.Generator().manual_seed(3), **fixed)
+    drawn = sample_clip(torch.Generator().manual_seed(3), anywhere=False, **fixed)
     frames = render_uint8([drawn])[0].permute(1, 2, 3, 0).numpy()
     return ScoredClip(prompt, negatives, NO_STILLS, frames)
 
@@ -72,12 +72,17 @@ def test_flicker_is_one_for_unrelated_frames_and_small_for_a_slow_pan() -> None:
 def test_the_distance_of_batches_is_that_of_all_points() -> None:
     random = np.random.default_rng(0)
     ours, theirs = random.normal(50, 1, (60, 5)), random.normal(50, 2, (40, 5)) + np.arange(5)
-    batched = Gaussian.of_batches(np.array_split(ours.astype(np.float32), 7))
+    sums = PointSums()
+    for batch in np.array_split(ours.astype(np.float32), 7):
+        sums.add(batch)
+    batched = sums.gaussian()
     assert batched is not None
+    with pytest.raises(ValueError, match="expected points of 5 features, got 4"):
+        sums.add(np.zeros((1, 4), np.float32))
     expected = frechet_distance(Gaussian.of(ours), Gaussian.of(theirs))
     assert frechet_distance(batched, Gaussian.of(theirs)) == pytest.approx(expected, rel=1e-4)
     assert frechet_distance(Gaussian.of(ours), Gaussian.of(ours)) == pytest.approx(0, abs=1e-9)
-    assert Gaussian.of_batches([ours[:1]]) is None
+    assert PointSums().gaussian() is None
 
 
 def test_the_distance_of_two_normal_distributions_is_the_formula() -> None:

@@ -62,7 +62,7 @@ def clip_of(prompt: str, *negatives: str, num: int = 2) -> ScoredClip:
 
 def test_the_clip_score_is_a_hundred_times_the_mean_cosine(folders: Callable[[str], Path]) -> None:
     found = loaded("clip", folders("clip")).score(clip_of("a red fox", "snow", "blue"))
-    model = CLIPModel.from_pretrained(folders("clip"))
+    model: Any = CLIPModel.from_pretrained(folders("clip"))
     tokenizer = AutoTokenizer.from_pretrained(folders("clip"))
     pixels = AutoImageProcessor.from_pretrained(folders("clip"), backend="pil")(
         images=[Image.fromarray(one) for one in scorers.pictures(2)], return_tensors="pt"
@@ -142,8 +142,11 @@ def vision_by_hand(weights: dict[str, torch.Tensor], pixels: torch.Tensor) -> to
     query, key, value = (
         norm(x, "blocks.0.norm1") @ of("blocks.0.attn.qkv.weight").T + of("blocks.0.attn.qkv.bias")
     ).chunk(3, dim=-1)
-    heads = [part.unflatten(-1, (2, -1)).transpose(1, 2) for part in (query, key, value)]
-    joined = torch.nn.functional.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)
+    query, key, value = (
+        part.unflatten(-1, (2, -1)).transpose(1, 2) for part in (query, key, value)
+    )
+    heads = (query @ key.mT / query.shape[-1] ** 0.5).softmax(-1) @ value
+    joined = heads.transpose(1, 2).flatten(2)
     x = x + joined @ of("blocks.0.attn.proj.weight").T + of("blocks.0.attn.proj.bias")
     inner = norm(x, "blocks.0.norm2") @ of("blocks.0.mlp.fc1.weight").T + of(
         "blocks.0.mlp.fc1.bias"
@@ -230,8 +233,8 @@ def test_weights_that_are_not_on_this_machine_are_refused_with_the_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(ScoringError, match="hf download nobody/clip-model"):
-        find_weights(MeasureSpec("clip", "nobody/clip-model"))
+    with pytest.raises(ScoringError, match="hf download owner/clip-model"):
+        find_weights(MeasureSpec("clip", "owner/clip-model"))
     with pytest.raises(ScoringError, match="must hold a CLIPModel or SiglipModel"):
         find_weights(MeasureSpec("clip", str(tmp_path / "gone")))
 

@@ -2,7 +2,7 @@
 "use strict";
 
 {
-  const { NUMBERS, STRINGS, TEXTS, STAGES, DIMENSIONS } = nagfarm.fields;
+  const { NUMBERS, STRINGS, TEXTS, STAGES, DIMENSIONS, SCORE } = nagfarm.fields;
   const NONE = -1;
 
   class Clips {
@@ -38,7 +38,10 @@
       for (const { id } of DIMENSIONS) this.codes[id] = new Int32Array(this.count).fill(NONE);
       for (const id of TEXTS) this.codes[id] ??= new Int32Array(this.count).fill(NONE);
       const stages = STAGES.map((stage) => `stage:${stage}`);
-      for (const name of [...NUMBERS, ...stages, "total", "committed"]) {
+      const scored = parts.flatMap((part) => Object.keys(part.columns.scores ?? {}));
+      this.scores = [...new Set(scored)].sort();
+      const figures = this.scores.map((name) => SCORE + name);
+      for (const name of [...NUMBERS, ...stages, ...figures, "total", "committed"]) {
         this.numbers[name] = new Float64Array(this.count).fill(NaN);
       }
       let first = 0;
@@ -82,6 +85,7 @@
       for (const stage of STAGES) {
         copy(columns.stages?.[stage], this.numbers[`stage:${stage}`], first);
       }
+      for (const name of this.scores) copy(columns.scores?.[name], this.numbers[SCORE + name], first);
       for (let row = 0; row < length; row++) {
         for (const [note, index] of Object.entries(columns.meta?.[row] ?? {})) {
           const id = `meta.${note}`;

@@ -82,7 +82,14 @@
     return known ?? { id, label: id.replace(/^meta\./, "Note "), isLong: true };
   }
 
+  const SCORE = "score:"; // begins the columns of the figures of `nagfarm score`
+
+  function scoreMeasure(name) {
+    return { id: SCORE + name, label: `Score ${name}`, column: SCORE + name, show: "figure" };
+  }
+
   function measure(id) {
+    if (id.startsWith(SCORE)) return scoreMeasure(id.slice(SCORE.length));
     return MEASURES.find((one) => one.id === id) ?? MEASURES[0];
   }
 
@@ -100,8 +107,10 @@
     STRINGS,
     TEXTS,
     MEASURES,
+    SCORE,
     dimension,
     measure,
+    scoreMeasure,
     valueLabel,
   };
 }

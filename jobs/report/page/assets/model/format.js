@@ -28,6 +28,10 @@
     return share === null || Number.isNaN(share) ? "" : `${(100 * share).toFixed(1)}%`;
   }
 
+  function figure(value) {
+    return Number.isFinite(value) ? String(Number(value.toPrecision(4))) : "";
+  }
+
   // The time of day where the reader is; the day too if it is another one than today.
   function moment(text) {
     const date = new Date(text);
@@ -39,5 +43,5 @@
     return text.length > maxCharacters ? `${text.slice(0, maxCharacters - 1)}…` : text;
   }
 
-  nagfarm.format = { count, seconds, bytes, percent, moment, shortened };
+  nagfarm.format = { count, seconds, bytes, percent, figure, moment, shortened };
 }

@@ -13,7 +13,7 @@
   }
 
   function valuesOf(clips, measure, picks) {
-    if (measure.column) return clips.numbers[measure.column];
+    if (measure.column) return clips.numbers[measure.column] ?? clips.numbers.name;
     return clips.strings.id.map((id) => picks.stars(id));
   }
 

@@ -43,6 +43,7 @@
       { "aria-label": "Sort by", on: { change: () => page.go({ sort: sort.value }) } },
       nagfarm.fields.MEASURES.map((one) => make("option", { value: one.id }, one.label)),
     );
+    const numFixed = sort.options.length;
     const direction = make("button", {
       type: "button",
       class: "button",
@@ -113,6 +114,15 @@
       for (const one of choosers.values()) one.show(page);
     }
 
+    // Offer the figures that the clips have behind the values that every clip has.
+    function showScores() {
+      const wanted = page.clips.scores.map(nagfarm.fields.scoreMeasure);
+      const shown = [...sort.options].slice(numFixed);
+      if (String(shown.map((one) => one.value)) === String(wanted.map((one) => one.id))) return;
+      for (const one of shown) one.remove();
+      sort.append(...wanted.map((one) => make("option", { value: one.id }, one.label)));
+    }
+
     return {
       element,
       search,
@@ -124,6 +134,7 @@
         picked.setAttribute("aria-pressed", String(state.isPicked));
         stars.value = String(state.minStars);
         stars.classList.toggle("is-active", state.minStars > 0);
+        showScores();
         sort.value = nagfarm.fields.measure(state.sort).id;
         const word = state.isDescending ? "descending" : "ascending";
         direction.replaceChildren(nagfarm.icon(word));

@@ -73,7 +73,7 @@
     if (caption === "none") return null;
     const { clips, state } = page;
     const measure = nagfarm.fields.measure(state.sort);
-    const value = measure.show && clips.numbers[measure.column][ordinal];
+    const value = measure.show && clips.numbers[measure.column]?.[ordinal];
     const shown = measure.show ? nagfarm.format[measure.show](value) : null;
     if (caption === "short") return shown && make("span", { class: "caption value" }, shown);
     const negative = clips.text("negative_prompt", ordinal);

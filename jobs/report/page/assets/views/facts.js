@@ -35,6 +35,10 @@
       ["Device busy", percent(busy)],
       ["Peak memory", bytes(number("peak_memory_bytes"))],
       ["File", bytes(number("num_bytes"))],
+      ...clips.scores.map((name) => [
+        nagfarm.fields.scoreMeasure(name).label,
+        nagfarm.format.figure(number(nagfarm.fields.SCORE + name)),
+      ]),
       ["Id", clips.strings.id[ordinal]],
     ];
     return [

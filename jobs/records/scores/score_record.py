@@ -7,6 +7,7 @@ digest, so that a listing tells which clips are scored. `nagfarm score` writes t
 import base64
 import binascii
 import math
+import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 FLOAT_BYTES = 4
 MAX_FIGURES = 100
+NAME = re.compile(r"[a-z_]{1,40}")  # also a key of the gallery's data
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class ScoreRecord:
         sha256: digest of the MP4.
         negatives: the texts that the clip must not show, as the measure got them.
         figures: numbers by name; a figure that does not apply to the clip is left out.
-        words: what the measure read besides numbers.
+        words: texts that the measure read besides numbers.
         num_vectors: points in feature space, of a measure of a set.
         vectors: these points as base64 of 32-bit floats, little-endian, one after another.
         scored_at: time of the record, by the worker's clock.
@@ -76,6 +78,8 @@ class ScoreRecord:
         check_at_least("num_vectors", self.num_vectors, 0)
         if len(self.figures) > MAX_FIGURES:
             raise RecordError(f"figures must be at most {MAX_FIGURES}, not {len(self.figures)}")
+        if wrong := next((name for name in self.figures if not NAME.fullmatch(name)), None):
+            raise RecordError(f"a figure's name must be of a to z and _, not {wrong!r}")
         if not all(map(math.isfinite, self.figures.values())):
             raise RecordError("figures must be finite")
 
@@ -84,26 +88,8 @@ class ScoreRecord:
         return score_key(self.clip_id, self.measure, self.digest)
 
     def points(self) -> "np.ndarray":
-        """Return the points in feature space, (num_vectors, D) float32.
-
-        Raises:
-            RecordError: they are not base64, or not as many numbers as they must be.
-        """
-        import numpy as np
-
-        try:
-            content = base64.b64decode(self.vectors, validate=True)
-        except (binascii.Error, ValueError) as error:
-            raise RecordError(f"vectors must be base64: {error}") from error
-        if not self.num_vectors or not content or len(content) % (self.num_vectors * FLOAT_BYTES):
-            raise RecordError(
-                f"vectors must hold {self.num_vectors} points of 32-bit floats, got "
-                f"{len(content):,} bytes"
-            )
-        points = np.frombuffer(content, dtype="<f4").reshape(self.num_vectors, -1)
-        if not np.isfinite(points).all():
-            raise RecordError("vectors must be finite")
-        return points
+        """Return the points in feature space, (num_vectors, D) float32. Raises as `points_in`."""
+        return points_in(self.vectors, self.num_vectors)
 
     def to_json(self) -> bytes:
         return dump(from_dataclass(self))
@@ -117,6 +103,28 @@ class ScoreRecord:
 def as_base64(points: "np.ndarray") -> str:
     """Return points in feature space as a record holds them."""
     return base64.b64encode(points.astype("<f4").tobytes()).decode("ascii")
+
+
+def points_in(vectors: str, num_vectors: int) -> "np.ndarray":
+    """Return the points that `as_base64` wrote, (num_vectors, D) float32.
+
+    Raises:
+        RecordError: they are not base64, or not as many numbers as they must be.
+    """
+    import numpy as np
+
+    try:
+        content = base64.b64decode(vectors, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise RecordError(f"vectors must be base64: {error}") from error
+    if not num_vectors or not content or len(content) % (num_vectors * FLOAT_BYTES):
+        raise RecordError(
+            f"vectors must hold {num_vectors} points of 32-bit floats, got {len(content):,} bytes"
+        )
+    points = np.frombuffer(content, dtype="<f4").reshape(num_vectors, -1)
+    if not np.isfinite(points).all():
+        raise RecordError("vectors must be finite")
+    return points
 
 
 def write_score(store: Store, record: ScoreRecord) -> bool:

@@ -1,0 +1,1 @@
+"""The table of the NAG paper: prompts with and without guidance, rendered, scored, compared."""
