@@ -56,11 +56,12 @@ class OutputClip:
     @property
     def figures(self) -> dict[str, float]:
         """The newest figures by measure and name, such as `clip.prompt`."""
-        return {
+        newest = {
             f"{score.measure}.{name}": value
             for score in self.scores
             for name, value in score.figures.items()
         }
+        return dict(sorted(newest.items()))
 
     @property
     def name(self) -> str:

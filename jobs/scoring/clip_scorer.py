@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from jobs.errors import CheckError, InputError, JobError, ObjectMissingError, RefusedError
 from jobs.media.input_images import read_image
@@ -37,9 +37,6 @@ from pipelines.scoring.registry import load_measure, prepare_device
 from pipelines.scoring.scored_clip import FeatureMeasure, Measure, ScoredClip
 from pipelines.scoring.scorer_weights import find_weights
 
-if TYPE_CHECKING:
-    import torch
-
 LIBRARIES = ("nagfarm", "torch", "transformers", "pillow", "numpy")
 
 
@@ -55,7 +52,7 @@ class ClipScorer:
         self._setup = setup
         self._store: Store = open_store(setup.uri, setup.store)
         self._now = now
-        self._device: torch.device | None = None
+        self._device_name = ""
         self._loaded: dict[str, tuple[MeasureSpec, Measure]] = {}
 
     def load(self) -> str:
@@ -64,11 +61,12 @@ class ClipScorer:
         Raises:
             ScoringError: the weights of a measure are missing on this machine, or others.
         """
-        self._device = prepare_device(self._setup.num_threads)
+        device = prepare_device(self._setup.num_threads)
         for spec in self._setup.measures:
             found = find_weights(replace(spec, revision=self._setup.revisions.get(spec.name, "")))
-            self._loaded[spec.name] = found.spec, load_measure(found, self._device)
-        return str(self._device)
+            self._loaded[spec.name] = found.spec, load_measure(found, device)
+        self._device_name = str(device)
+        return self._device_name
 
     def do(self, task: Task) -> TaskOutcome:
         """Do a task, once the measures are loaded. Errors that concern it become its outcome."""
@@ -110,7 +108,7 @@ class ClipScorer:
                 vectors="" if vectors is None else as_base64(vectors),
                 scored_at=utc_iso(self._now()),
                 duration_s=time.monotonic() - began,
-                device=str(self._device),
+                device=self._device_name,
                 versions=versions(),
             )
             num_written += write_score(self._store, score)

@@ -14,6 +14,7 @@ from pipelines.catalog.files.component_files import check_component
 from pipelines.catalog.files.file_digests import sha256_of_all
 from pipelines.catalog.files.sources import check_source, is_local, resolve_source
 from pipelines.catalog.files.weight_files import LOCAL_REVISION, hub_folder, weight_files
+from pipelines.catalog.tokenizer import MAX_VOCABULARY_BYTES
 from pipelines.errors import ModelConfigError, ModelFolderError, ModelNotFoundError, ScoringError
 from pipelines.scoring.measures import MeasureSpec
 
@@ -56,7 +57,7 @@ def find_weights(spec: MeasureSpec, fetch: Callable[[str], None] | None = None) 
             raise ModelNotFoundError(
                 f"{title}: the folder {source} does not exist; it must hold {spec.kind.weights}"
             )
-        check_component(source, has_weights=True)
+        _check(source)
         revision = _digest(source)
     except (ModelConfigError, ModelFolderError, ModelNotFoundError) as error:
         raise ScoringError(str(error)) from error
@@ -83,14 +84,26 @@ def _of_the_hub(
     revision = spec.revision or None
     try:
         folder = hub_folder(title, spec.source, revision, patterns=PATTERNS)
-        check_component(folder, has_weights=True)
+        _check(folder)
     except (ModelNotFoundError, ModelFolderError):
         if fetch is None:
             raise
         fetch_files(HubFiles(title, spec.source, revision, PATTERNS), fetch)
         folder = hub_folder(title, spec.source, revision, patterns=PATTERNS)
-        check_component(folder, has_weights=True)
+        _check(folder)
     return ScorerWeights(replace(spec, revision=folder.name), folder)
+
+
+def _check(folder: Path) -> None:
+    """Refuse a folder that is unsafe, broken, or holds a vocabulary without bounds."""
+    check_component(folder, has_weights=True)
+    for path in folder.iterdir():
+        if (
+            path.suffix in SETTINGS
+            and path.is_file()
+            and path.stat().st_size > MAX_VOCABULARY_BYTES
+        ):
+            raise ModelFolderError(f"{path} is larger than {MAX_VOCABULARY_BYTES:,} bytes")
 
 
 def _digest(folder: Path) -> str:

@@ -18,6 +18,9 @@ from transformers import (
     CLIPTokenizer,
     Dinov2Config,
     Dinov2Model,
+    SiglipConfig,
+    SiglipImageProcessorPil,
+    SiglipModel,
     ViltConfig,
     ViltForQuestionAnswering,
     ViltImageProcessorPil,
@@ -57,6 +60,18 @@ def clip_folder(folder: Path) -> Path:
     return folder
 
 
+def siglip_folder(folder: Path) -> Path:
+    """Save a SiglipModel with its image processor, and the tokenizer of `clip_folder`."""
+    clip_folder(folder)
+    (folder / "model.safetensors").unlink()
+    torch.manual_seed(0)
+    text = {**LAYERS, "vocab_size": 64, "max_position_embeddings": 12, "projection_size": WIDTH}
+    SiglipModel(SiglipConfig(text_config=text, vision_config=VISION)).save_pretrained(folder)
+    size = {"height": SIDE_PX, "width": SIDE_PX}
+    SiglipImageProcessorPil(size=size).save_pretrained(folder)
+    return folder
+
+
 def bert_tokenizer() -> BertTokenizer:
     tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
     return BertTokenizer(vocab={token: at for at, token in enumerate(tokens)})
@@ -93,7 +108,8 @@ def blip_folder(folder: Path) -> Path:
 def vilt_folder(folder: Path, answers: tuple[str, ...] = ("no", "yes")) -> Path:
     """Save a ViltForQuestionAnswering, whose answers are fixed, with its processors."""
     torch.manual_seed(0)
-    config = ViltConfig(
+    config_class: Any = ViltConfig  # its types lack what every config takes
+    config = config_class(
         **VISION,
         vocab_size=len(bert_tokenizer()),
         max_position_embeddings=24,
@@ -103,16 +119,18 @@ def vilt_folder(folder: Path, answers: tuple[str, ...] = ("no", "yes")) -> Path:
     )
     ViltForQuestionAnswering(config).save_pretrained(folder)
     bert_tokenizer().save_pretrained(folder)
-    ViltImageProcessorPil(
-        size={"shortest_edge": SIDE_PX}, size_divisor=8, do_pad=True
-    ).save_pretrained(folder)
+    processor_class: Any = ViltImageProcessorPil
+    processor_class(size={"shortest_edge": SIDE_PX}, size_divisor=8, do_pad=True).save_pretrained(
+        folder
+    )
     return folder
 
 
 def dino_folder(folder: Path) -> Path:
     """Save a Dinov2Model with an image processor."""
     torch.manual_seed(0)
-    config = Dinov2Config(**{**VISION, "mlp_ratio": 2}, drop_path_rate=0.0)
+    config_class: Any = Dinov2Config
+    config = config_class(**{**VISION, "mlp_ratio": 2}, drop_path_rate=0.0)
     Dinov2Model(config).save_pretrained(folder)
     size = {"height": SIDE_PX, "width": SIDE_PX}
     CLIPImageProcessorPil(size=size, do_center_crop=False).save_pretrained(folder)
@@ -122,7 +140,7 @@ def dino_folder(folder: Path) -> Path:
 def reward_folder(folder: Path) -> Path:
     """Save ImageReward's tensors under the names of its authors, of tiny size."""
     torch.manual_seed(0)
-    config = _blip_config()
+    config: Any = _blip_config()
     config.vision_config.layer_norm_eps = 1e-6
     config.save_pretrained(folder)
     _save_blip_processors(folder)

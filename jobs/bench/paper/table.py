@@ -4,14 +4,20 @@ A difference is paired by prompt, over the prompts that both settings have rende
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import Any
 
 import numpy as np
 
-from jobs.bench.measuring.statistics import Estimate, difference, median_ratio
+from jobs.bench.measuring.statistics import (
+    Estimate,
+    Numbers,
+    difference,
+    median_ratio,
+    suppression,
+)
 from jobs.bench.paper.design import Setting
 from jobs.records.schema import ClipRecord
 from jobs.records.scores.score_record import ScoreRecord
@@ -20,10 +26,12 @@ from pipelines.scoring.measures import MeasureSpec
 
 BELOW = (
     "Below a figure stands its difference to the first method of the same model and steps, with "
-    "the 95 % interval of a bootstrap paired by prompt. `cost` is the denoise time over that of "
-    "the first method, the median over prompts that one run rendered both ways."
+    "the 95 % interval of a bootstrap paired by prompt; suppression is the relative fall of the "
+    "share that shows the negative prompt, 1 for a fall to nothing. `cost` is the denoise time "
+    "over that of the first method, the median over prompts that one run rendered both ways."
 )
-LOWER_IS_BETTER = ("negative", "negative_seen", "distance", "flicker")
+SEEN = "negative_seen"
+LOWER_IS_BETTER = ("negative", SEEN, "distance", "flicker")
 
 
 @dataclass(frozen=True)
@@ -35,6 +43,8 @@ class SettingFigures:
         figures: the figures, as `nagfarm score` gives them.
         differences: difference of each figure to the baseline of the same model and steps, by
             title; empty for the baseline itself.
+        suppression: relative fall of each share of clips that show the negative prompt, against the
+            baseline: 1 is a fall to nothing.
         cost: denoise seconds over the baseline's, the median over prompts that one run rendered
             both ways.
     """
@@ -44,6 +54,7 @@ class SettingFigures:
     num_clips: int
     figures: tuple[Figure, ...]
     differences: Mapping[str, Estimate]
+    suppression: Mapping[str, Estimate]
     cost: Estimate | None
 
 
@@ -67,16 +78,26 @@ class PairedFigures:
 
     def differences(self, setting: Setting, baseline: Setting) -> dict[str, Estimate]:
         """Return ours minus the baseline's, by title."""
-        found: dict[str, Estimate] = {}
+        return {title: difference(*pair) for title, pair in self._pairs(setting, baseline)}
+
+    def suppression(self, setting: Setting, baseline: Setting) -> dict[str, Estimate]:
+        """Return the relative fall of each share of clips that show the negative prompt."""
+        return {
+            title: suppression(*pair)
+            for title, pair in self._pairs(setting, baseline)
+            if title.endswith(f".{SEEN}")
+        }
+
+    def _pairs(
+        self, setting: Setting, baseline: Setting
+    ) -> Iterator[tuple[str, tuple[Numbers, Numbers]]]:
+        """Yield ours and the baseline's by title, over the prompts that both have."""
         theirs = self._values.get(baseline, {})
         for title, ours in self._values.get(setting, {}).items():
-            pairs = [prompt for prompt in ours if prompt in theirs.get(title, {})]
-            if pairs:
-                found[title] = difference(
-                    np.array([ours[prompt] for prompt in pairs]),
-                    np.array([theirs[title][prompt] for prompt in pairs]),
-                )
-        return found
+            both = [prompt for prompt in ours if prompt in theirs.get(title, {})]
+            if both:
+                our_values = np.array([ours[prompt] for prompt in both])
+                yield title, (our_values, np.array([theirs[title][prompt] for prompt in both]))
 
     def cost(self, setting: Setting, baseline: Setting) -> Estimate | None:
         """Return our denoise seconds over the baseline's; None if no run rendered a pair."""
@@ -110,6 +131,7 @@ def table_rows(
                 own.num_clips if own else 0,
                 own.figures if own else (),
                 {} if is_baseline else paired.differences(setting, baseline),
+                {} if is_baseline else paired.suppression(setting, baseline),
                 None if is_baseline else paired.cost(setting, baseline),
             )
         )
@@ -169,6 +191,8 @@ def _cells(row: SettingFigures, titles: Sequence[str]) -> list[str]:
         text = "" if title not in own else _number(own[title].mean)
         if title in row.differences:
             text += f"<br>{_interval(row.differences[title])}"
+        if title in row.suppression and row.suppression[title].is_defined:
+            text += f"<br>suppression {_interval(row.suppression[title])}"
         cells.append(text)
     return [*cells, "" if row.cost is None else f"{row.cost.value:.3g}"]
 
@@ -206,6 +230,9 @@ def document(
                 },
                 "differences": {
                     title: _defined(estimate) for title, estimate in row.differences.items()
+                },
+                "suppression": {
+                    title: _defined(estimate) for title, estimate in row.suppression.items()
                 },
                 "cost": None if row.cost is None else _defined(row.cost),
             }

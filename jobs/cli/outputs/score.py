@@ -72,7 +72,7 @@ class ScoreOptions(ClipOptions):
         return measure_specs(self.measure, self.stills, self.question)
 
 
-def add_measure_arguments(parser: argparse.ArgumentParser) -> None:
+def add_measure_arguments(parser: argparse._ActionsContainer) -> None:
     """Add the options that choose measures and their workers."""
     parser.add_argument(
         "--measure",

@@ -64,11 +64,13 @@ def test_the_table_has_each_figure_beside_its_paired_difference(
     assert plain["figures"]["shapes.negative_seen"]["mean"] == 1.0, "it is asked about red, too"
     assert nag["figures"]["shapes.negative_seen"]["mean"] == 0.0
     assert nag["differences"]["shapes.negative_seen"]["value"] == -1.0
+    assert nag["suppression"]["shapes.negative_seen"]["value"] == 1.0
+    assert plain["suppression"] == {}
     kept = nag["differences"]["shapes.prompt_kept"]
     assert (kept["value"], kept["low"], kept["high"]) == (-0.25, -0.75, 0.0)
     assert nag["cost"] == {"value": 1.25, "low": None, "high": None}
     text = (report / "paper.md").read_text()
-    assert "| 0<br>-1 |" in text
+    assert "| 0<br>-1<br>suppression +1 (" in text
     assert "unfinished" not in text
     assert "measure `shapes`: no weights, all frames" in text
     assert str(prompts.parent) not in text, "no path of this machine"

@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import ray
@@ -45,7 +46,7 @@ class KillingPool(RayPool):
             if not self.is_killed:
                 self.is_killed = True
                 worker = next(one for one in self._workers.values() if one.is_loaded)
-                pid = ray.get(worker.actor.__ray_call__.remote(lambda _actor: os.getpid()))
+                pid: Any = ray.get(worker.actor.__ray_call__.remote(lambda _actor: os.getpid()))
                 os.kill(pid, signal.SIGKILL)
             yield outcome
 

@@ -157,7 +157,7 @@ def test_the_manifest_is_one_that_a_plan_takes(tmp_path: Path, catalog: Any) -> 
     path = tmp_path / "set.jsonl"
     words = ["prompts", "objects", "--output", str(path), "--limit", "2", "--seed", "5"]
     assert main([*words, "--negative-prompt", "text, blurry"]) == EXIT_OK
-    specs = list(open_manifest(path, catalog, model="fake").specs())
+    specs = list(open_manifest(path, catalog, model="tiny").specs())
     assert [one.request.sampling.seed for one in specs] == list(range(5, 17))
     assert {one.request.negative_prompt for one in specs} == {"text, blurry"}
     assert {one.meta["unwanted"] for one in specs} == {"text, blurry"}

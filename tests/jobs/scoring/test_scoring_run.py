@@ -19,7 +19,9 @@ from jobs.scoring.pool import PoolHere
 from jobs.scoring.scoring_run import ScoringRun, find_measures
 from jobs.settings.run_config import RunConfig, StoreConfig
 from jobs.store.store import Store, open_store
+from jobs.upkeep.audit import AuditParams, audit_output
 from jobs.upkeep.garbage import find_garbage
+from jobs.upkeep.pruning import Unnamed, remove_clip, sort_clips
 from pipelines.scoring.frechet import Gaussian, frechet_distance
 from pipelines.scoring.measures import MeasureSpec
 from tests.builders import scorers
@@ -170,9 +172,32 @@ def test_scores_of_a_clip_that_is_gone_are_garbage(store: Store) -> None:
     scoring.score(pool)
     record = commit_drawn(store, CLIPS[0])
     assert find_garbage(store, -10.0) == []
+    in_a_minute = store.now() + 60
+    assert orphans_of(store, in_a_minute) == []
     store.delete(f"records/{record.clip_id}.json")
     kinds = sorted(one.kind for one in find_garbage(store, -10.0))
     assert kinds == ["clip", "score"]
+    (mp4, score) = sorted(orphans_of(store, in_a_minute))
+    assert mp4.startswith("clips/")
+    assert score.endswith("a score of a clip that is not committed")
+
+
+def orphans_of(store: Store, written_before: float) -> list[str]:
+    audited = audit_output(store, AuditParams(written_before))
+    return [finding.message for clip in audited for finding in clip.findings
+            if finding.kind == "orphan"]  # fmt: skip
+
+
+def test_a_clip_that_is_pruned_takes_its_scores_along(store: Store) -> None:
+    scoring, pool = run_of(store, MeasureSpec("frames"))
+    scoring.score(pool)
+    kept = commit_drawn(store, CLIPS[0]).clip_id
+    in_a_minute = store.now() + 60
+    for clip in sort_clips(store, {kept}, in_a_minute):
+        if isinstance(clip, Unnamed):
+            assert remove_clip(store, clip.objects, in_a_minute)
+    assert {one.clip_id for one in list_keys(store, "score")} == {kept}
+    assert {one.clip_id for one in list_keys(store, "record")} == {kept}
 
 
 def test_a_damaged_score_is_refused_and_left_out_of_the_figures(store: Store) -> None:

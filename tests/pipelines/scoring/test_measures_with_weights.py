@@ -15,6 +15,7 @@ from transformers import (
     BlipForQuestionAnswering,
     CLIPModel,
     Dinov2Model,
+    SiglipModel,
     ViltForQuestionAnswering,
 )
 
@@ -76,6 +77,26 @@ def test_the_clip_score_is_a_hundred_times_the_mean_cosine(folders: Callable[[st
             expected = 100 * cosines.clamp_min(0).mean()
             assert found.figures[figure] == pytest.approx(float(expected), rel=1e-5, abs=1e-5)
     assert found.figures["prompt"] != found.figures["negative"]
+
+
+def test_siglip_reads_a_text_padded_to_its_length(tmp_path: Path) -> None:
+    folder = scorers.siglip_folder(tmp_path)
+    found = loaded("clip", folder).score(clip_of("a red fox"))
+    model: Any = SiglipModel.from_pretrained(folder)
+    pixels = AutoImageProcessor.from_pretrained(folder, backend="pil")(
+        images=list(scorers.pictures(2)), return_tensors="pt"
+    )["pixel_values"]
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+    figures: list[float] = []
+    with torch.no_grad():
+        image = model.get_image_features(pixel_values=pixels).pooler_output
+        for padding in ("max_length", "do_not_pad"):
+            ids = tokenizer("a red fox", padding=padding, max_length=12, return_tensors="pt")
+            read = model.get_text_features(input_ids=ids["input_ids"]).pooler_output
+            cosines = torch.nn.functional.cosine_similarity(image, read)
+            figures.append(float(100 * cosines.clamp_min(0).mean()))
+    assert found.figures["prompt"] == pytest.approx(figures[0], rel=1e-4, abs=1e-5)
+    assert figures[0] != pytest.approx(figures[1], rel=1e-3), "the padding is read"
 
 
 def test_a_clip_without_a_negative_prompt_has_no_figure_of_one(
