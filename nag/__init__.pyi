@@ -4,6 +4,7 @@ from nag.attention.text_concat import NegativeText as NegativeText
 from nag.coverage import Coverage as Coverage
 from nag.errors import AlreadyInstalledError as AlreadyInstalledError
 from nag.errors import ForeignCallError as ForeignCallError
+from nag.errors import GuidedCopyError as GuidedCopyError
 from nag.errors import InstallationError as InstallationError
 from nag.errors import NagCoverageError as NagCoverageError
 from nag.errors import NagError as NagError

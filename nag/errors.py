@@ -41,6 +41,10 @@ class ForeignCallError(NagError):
     """A call of the guided transformer was not made by the pipeline that guidance is on."""
 
 
+class GuidedCopyError(NagError):
+    """A model was copied or pickled while it is guided."""
+
+
 class InstallationError(NagError):
     """Base of the reasons why guidance cannot be installed on a pipeline."""
 

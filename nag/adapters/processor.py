@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from nag.stand_ins import stock_of
+
 
 class NagProcessor:
     """Base of the processors that replace diffusers' own.
@@ -14,6 +16,9 @@ class NagProcessor:
     def __init__(self, stock: Any, block: str) -> None:
         self.stock = stock
         self.block = block
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return stock_of(self)
 
     # Diffusers reads and sets both on every processor that it finds.
     @property

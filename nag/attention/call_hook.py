@@ -14,9 +14,9 @@ import torch
 from nag.attention.denoising_calls import DenoisingCalls, GuidedRows
 from nag.attention.text_arguments import guided_span
 from nag.attention.text_concat import UNGUIDED, GuidedSpan, NegativeText
-from nag.attention.text_encoding_calls import restore
 from nag.errors import NagTextError
 from nag.params import GuidanceParams, NagParams
+from nag.stand_ins import ModelHook, ReplacedMethod
 
 
 class CallHook:
@@ -48,13 +48,12 @@ class CallHook:
         self._model: Any = model
         self._signature = inspect.signature(model.forward)
         self._name: str | None = None
-        self._replaced = vars(model).get("cache_context")  # another extension's
-        self._cache_context = getattr(model, "cache_context", None)
-        if self._cache_context is not None:  # a UNet has none, and no named calls
-            self._model.cache_context = self._named
+        self._cache_context: ReplacedMethod | None = None
+        if hasattr(model, "cache_context"):  # a UNet has none, and no named calls
+            self._cache_context = ReplacedMethod(model, "cache_context", self._named)
         self._handles = [
-            model.register_forward_pre_hook(self._before_call, with_kwargs=True),
-            model.register_forward_hook(self._after_call, always_call=True),
+            model.register_forward_pre_hook(self._as_hook(self._before_call), with_kwargs=True),
+            model.register_forward_hook(self._as_hook(self._after_call), always_call=True),
         ]
 
     def set(self, negative: NegativeText | None, params: GuidanceParams) -> None:
@@ -69,7 +68,12 @@ class CallHook:
         """Take the hook off the model."""
         for handle in self._handles:
             handle.remove()
-        restore(self._model, "cache_context", self._named, self._replaced)
+        if self._cache_context is not None:
+            self._cache_context.remove()
+
+    def _as_hook(self, call: Callable[..., Any]) -> ModelHook:
+        """Return a hook of the model, or of a part of it, in which no copy of it takes part."""
+        return ModelHook(call, lambda: self.negative is not None)
 
     def _use(self, params: GuidanceParams, *, has_negative: bool) -> None:
         """Take the strengths for the calls to come, or raise if these parameters mean nothing."""
@@ -100,7 +104,7 @@ class CallHook:
         self._name = name
         try:
             assert self._cache_context is not None
-            with self._cache_context(name, **kwargs):
+            with self._cache_context.own(name, **kwargs):
                 yield
         finally:
             self._name = outer

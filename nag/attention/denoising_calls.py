@@ -13,13 +13,15 @@ from typing import Any, Literal, Protocol
 
 from nag.attention.denoising_loop import DenoisingLoop, ObservedBar, PerturbedProcessors
 from nag.attention.pipeline_passes import passes_of
-from nag.attention.text_encoding_calls import TextEncodingCalls, restore
+from nag.attention.text_encoding_calls import TextEncodingCalls
 from nag.errors import (
     ForeignCallError,
     NagCoverageError,
     NagParameterError,
     UnnamedCallError,
 )
+from nag.loop_frame import loop_frame
+from nag.stand_ins import ReplacedMethod
 
 GuidedRows = Literal["all", "none", "second half", "first half", "first third", "middle third"]
 
@@ -97,9 +99,7 @@ class PipelineCalls:
         self._passes = passes_of(pipeline)
         self._text_encoding = TextEncodingCalls(pipeline)
         self._perturbed = PerturbedProcessors(pipeline)
-        self._replaced = vars(pipeline).get("progress_bar")  # another extension's
-        self._progress_bar = pipeline.progress_bar
-        pipeline.progress_bar = self._observed_bar
+        self._progress_bar = ReplacedMethod(pipeline, "progress_bar", self._observed_bar)
 
     def guided_rows(self, name: str | None) -> GuidedRows:
         if name in GUIDED_ROWS:
@@ -198,11 +198,11 @@ class PipelineCalls:
     def remove(self) -> None:
         self._text_encoding.remove()
         self._perturbed.remove()
-        restore(self._pipeline, "progress_bar", self._observed_bar, self._replaced)
+        self._progress_bar.remove()
 
     def _loop(self) -> DenoisingLoop:
         """Return the loop that makes the call under way, or raise if none runs."""
-        if not self._loops:
+        if not (self._loops and self._loops[-1].frame.makes_this_call()):
             raise ForeignCallError(
                 "the transformer was called outside the denoising loop of the "
                 f"{type(self._pipeline).__name__} that guidance was installed on; install it on "
@@ -214,9 +214,13 @@ class PipelineCalls:
         return loop
 
     def _observed_bar(self, *args: Any, **kwargs: Any) -> ObservedBar:
-        return ObservedBar(self._progress_bar(*args, **kwargs), self._begin, self._end)
+        return ObservedBar(self._progress_bar.own(*args, **kwargs), self._begin, self._end)
 
-    def _begin(self) -> DenoisingLoop:
+    def _begin(self) -> DenoisingLoop | None:
+        """Note the start of a loop; None if a shallow copy of the pipeline runs it."""
+        frame = loop_frame(self._pipeline)
+        if frame is None:
+            return None
         try:
             self._check()
         except BaseException as error:
@@ -227,11 +231,13 @@ class PipelineCalls:
                     f"guidance needs; switch that off with pag_scale=0: {error}"
                 ) from error
             raise
-        loop = DenoisingLoop(self._pipeline, self._text_encoding.has_unconditional_text)
+        loop = DenoisingLoop(self._pipeline, frame, self._text_encoding.has_unconditional_text)
         self._loops.append(loop)
         return loop
 
-    def _end(self, loop: DenoisingLoop, *, is_whole: bool) -> None:
+    def _end(self, loop: DenoisingLoop | None, *, is_whole: bool) -> None:
+        if loop is None:
+            return
         self._loops.remove(loop)
         loop.end()
         self._perturbed.end_loop(is_whole=is_whole)

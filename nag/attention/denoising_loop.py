@@ -4,11 +4,12 @@ A loop may run inside another one: a callback may call its own pipeline for a pr
 """
 
 from collections.abc import Callable, Iterator
-from functools import update_wrapper, wraps
+from functools import update_wrapper
 from types import TracebackType
 from typing import Any, Self
 
-from nag.attention.text_encoding_calls import restore
+from nag.loop_frame import LoopFrame
+from nag.stand_ins import ReplacedMethod, restore
 
 
 class DenoisingLoop:
@@ -16,6 +17,7 @@ class DenoisingLoop:
 
     Args:
         pipeline: the pipeline that runs it.
+        frame: its function that runs it.
         has_unconditional_text: True if the pipeline encoded an unconditional text for it; None if
             it does not tell.
 
@@ -26,7 +28,10 @@ class DenoisingLoop:
         num_forced_steps: steps that were seen with such a tensor.
     """
 
-    def __init__(self, pipeline: Any, has_unconditional_text: bool | None) -> None:
+    def __init__(
+        self, pipeline: Any, frame: LoopFrame, has_unconditional_text: bool | None
+    ) -> None:
+        self.frame = frame
         self.has_unconditional_text = has_unconditional_text
         self.num_calls = 0
         self.num_steps = 0
@@ -76,7 +81,7 @@ class ObservedBar:
     """A progress bar, as a context manager or an iterator, that tells when its loop runs."""
 
     def __init__(
-        self, bar: Any, begin: Callable[[], DenoisingLoop], end: Callable[..., None]
+        self, bar: Any, begin: Callable[[], DenoisingLoop | None], end: Callable[..., None]
     ) -> None:
         self._bar, self._begin, self._end = bar, begin, end
 
@@ -127,10 +132,9 @@ class _ObservedStep:
         self._loop.end_step(getattr(self.scheduler, "step_index", None))
         return taken
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+    def __reduce__(self) -> tuple[Any, ...]:
         """Return the own step of a copy of the scheduler: it is not of this loop."""
-        copied = memo.get(id(self.scheduler))
-        return self if copied is None else type(copied).step.__get__(copied)
+        return getattr, (self.scheduler, "step")
 
     def remove(self) -> None:
         self.is_over = True
@@ -153,21 +157,17 @@ class PerturbedProcessors:
     NAME = "_set_pag_attn_processor"
 
     def __init__(self, pipeline: Any) -> None:
-        self._pipeline, self._observed = pipeline, None
+        self._pipeline = pipeline
+        self._observed: ReplacedMethod | None = None
         self._earlier: tuple[Any, dict[str, Any]] | None = None  # a model, and its processors
-        perturb = getattr(pipeline, self.NAME, None)
-        if perturb is None:
-            return
+        if hasattr(pipeline, self.NAME):
+            self._observed = ReplacedMethod(pipeline, self.NAME, self._perturb)
 
-        @wraps(perturb)
-        def observed(*args: Any, **kwargs: Any) -> Any:
-            model = getattr(pipeline, "unet", None) or pipeline.transformer
-            self._earlier = model, dict(model.attn_processors)
-            return perturb(*args, **kwargs)
-
-        self._replaced = vars(pipeline).get(self.NAME)  # another extension's
-        self._observed = observed
-        setattr(pipeline, self.NAME, observed)
+    def _perturb(self, *args: Any, **kwargs: Any) -> Any:
+        assert self._observed is not None
+        model = getattr(self._pipeline, "unet", None) or self._pipeline.transformer
+        self._earlier = model, dict(model.attn_processors)
+        return self._observed.own(*args, **kwargs)
 
     def end_loop(self, *, is_whole: bool) -> None:
         """Note the end of a loop; give the earlier processors back if it failed."""
@@ -179,4 +179,4 @@ class PerturbedProcessors:
     def remove(self) -> None:
         """Take the observer off the pipeline."""
         if self._observed is not None:
-            restore(self._pipeline, self.NAME, self._observed, self._replaced)
+            self._observed.remove()

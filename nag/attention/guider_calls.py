@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from nag.attention.denoising_calls import GUIDED_ROWS, DenoisingStep, GuidedRows
-from nag.attention.text_encoding_calls import restore
 from nag.errors import ForeignCallError, UnnamedCallError
+from nag.stand_ins import ReplacedMethod
 
 PERTURBED_PASSES = "pred_cond_"  # such as pred_cond_skip: conditional, with another model
 
@@ -82,25 +82,20 @@ class _ObservedGuider:
 
     def __init__(self, guider: Any, calls: GuiderCalls) -> None:
         self._guider, self._calls = guider, calls
-        self._own = dict(vars(guider))  # with methods that other extensions have replaced
-        self._inputs = guider.prepare_inputs_from_block_state
-        self._prepare = guider.prepare_models
-        guider.prepare_inputs_from_block_state = self._inputs_of_step
-        guider.prepare_models = self._before_call
+        self._inputs = ReplacedMethod(
+            guider, "prepare_inputs_from_block_state", self._inputs_of_step
+        )
+        self._prepare = ReplacedMethod(guider, "prepare_models", self._before_call)
 
     def remove(self) -> None:
-        replaced = {
-            "prepare_inputs_from_block_state": self._inputs_of_step,
-            "prepare_models": self._before_call,
-        }
-        for name, ours in replaced.items():
-            restore(self._guider, name, ours, self._own.get(name))
+        self._inputs.remove()
+        self._prepare.remove()
 
     def _inputs_of_step(self, *args: Any, **kwargs: Any) -> Any:
-        passes = self._inputs(*args, **kwargs)
+        passes = self._inputs.own(*args, **kwargs)
         self._calls.begin_step([getattr(one, self._guider._identifier_key) for one in passes])
         return passes
 
     def _before_call(self, denoiser: Any) -> None:
         self._calls.begin_call(self._guider)
-        self._prepare(denoiser)
+        self._prepare.own(denoiser)

@@ -86,10 +86,10 @@ class TextLanesHook(CallHook):
         self._plan = plan
         super().__init__(model, calls, component, check)
         self._handles += [
-            part.register_forward_pre_hook(_PartHook(lanes, edit), with_kwargs=True)
+            part.register_forward_pre_hook(self._as_hook(_PartHook(lanes, edit)), with_kwargs=True)
             for part, edit in plan.parts(model)
         ] + [
-            part.register_forward_hook(_OutputHook(lanes, edit))
+            part.register_forward_hook(self._as_hook(_OutputHook(lanes, edit)))
             for part, edit in plan.outputs(model)
         ]
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from nag.attention.text_concat import TextConcat
 from nag.errors import NagTextError
+from nag.stand_ins import ModelHook
 
 
 @dataclass(frozen=True)
@@ -55,4 +56,5 @@ def keep_prompt_alone(model: Any, pool: TextPool, concat: TextConcat) -> Callabl
             call.arguments[pool.mask] = mask[..., : layout.positive_length]
         return call.args, call.kwargs
 
-    return module.register_forward_pre_hook(cut, with_kwargs=True).remove
+    hook = ModelHook(cut, lambda: concat.is_guiding)
+    return module.register_forward_pre_hook(hook, with_kwargs=True).remove

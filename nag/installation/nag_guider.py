@@ -14,11 +14,12 @@ import torch
 from diffusers.configuration_utils import register_to_config
 from diffusers.guiders.guider_utils import BaseGuidance, GuiderOutput
 
-from nag.attention.denoising_calls import DenoisingStep, GuidedRows, restore
+from nag.attention.denoising_calls import DenoisingStep, GuidedRows
 from nag.attention.text_concat import VIDEO_TEXT, NegativeText
 from nag.errors import NagTextError
 from nag.installation.installation import InstalledGuidance
 from nag.params import NagParams
+from nag.stand_ins import restore
 
 PROMPT, NEGATIVE = 0, 1  # positions in a pair of input fields
 InputFields = Mapping[str, str | tuple[str, str]]

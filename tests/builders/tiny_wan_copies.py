@@ -1,6 +1,6 @@
-"""Helios and AnyFlow, models made from Wan, of real classes at tiny size, with random weights.
+"""Models made from Wan, of real classes at tiny size, with random weights.
 
-They are called with embeddings.
+Helios, AnyFlow and ChronoEdit. They are called with embeddings.
 """
 
 from typing import Any
@@ -9,6 +9,8 @@ import torch
 from diffusers import (
     AnyFlowPipeline,
     AnyFlowTransformer3DModel,
+    ChronoEditPipeline,
+    ChronoEditTransformer3DModel,
     FlowMapEulerDiscreteScheduler,
     HeliosPipeline,
     HeliosPyramidPipeline,
@@ -75,3 +77,18 @@ def helios_pyramid_pipeline() -> Any:
         HeliosPyramidPipeline, helios_transformer(),
         HeliosScheduler(stages=2, stage_range=[0, 0.5, 1], gamma=0.3), tiny.shared(tiny.wan_vae),
     )  # fmt: skip
+
+
+def chronoedit_pipeline() -> ChronoEditPipeline:
+    torch.manual_seed(0)
+    transformer = ChronoEditTransformer3DModel(
+        num_attention_heads=2, attention_head_dim=tiny.HEAD_DIM, in_channels=8 + 8 + 4,
+        out_channels=8, text_dim=tiny.TEXT_DIM, freq_dim=32, ffn_dim=48, num_layers=2,
+        image_dim=tiny.IMAGE_DIM, added_kv_proj_dim=2 * tiny.HEAD_DIM, rope_max_seq_len=32,
+    ).eval()  # fmt: skip
+    stock: Any = tiny.wan_image_to_video_pipeline()
+    names = ("tokenizer", "text_encoder", "image_encoder", "image_processor", "vae", "scheduler")
+    parts = {name: getattr(stock, name) for name in names}
+    pipeline = ChronoEditPipeline(transformer=transformer, **parts)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline

@@ -5,11 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import (
-    ChronoEditPipeline,
-    ChronoEditTransformer3DModel,
-    WanAnimateTransformer3DModel,
-)
+from diffusers import WanAnimateTransformer3DModel
 
 from nag import NagParameterError, NagParams, NegativeText, guide, install
 from tests.builders import tiny, tiny_skyreels, tiny_wan_copies
@@ -114,23 +110,8 @@ def test_an_asynchronous_schedule_is_guided_whole_and_refuses_a_range() -> None:
 # --- ChronoEdit: two calls a step without names
 
 
-def chronoedit() -> ChronoEditPipeline:
-    torch.manual_seed(0)
-    transformer = ChronoEditTransformer3DModel(
-        num_attention_heads=2, attention_head_dim=tiny.HEAD_DIM, in_channels=8 + 8 + 4,
-        out_channels=8, text_dim=tiny.TEXT_DIM, freq_dim=32, ffn_dim=48, num_layers=2,
-        image_dim=tiny.IMAGE_DIM, added_kv_proj_dim=2 * tiny.HEAD_DIM, rope_max_seq_len=32,
-    ).eval()  # fmt: skip
-    stock: Any = tiny.wan_image_to_video_pipeline()
-    names = ("tokenizer", "text_encoder", "image_encoder", "image_processor", "vae", "scheduler")
-    parts = {name: getattr(stock, name) for name in names}
-    pipeline = ChronoEditPipeline(transformer=transformer, **parts)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
-
-
 def test_chronoedit_is_the_reference_with_classifier_free_guidance() -> None:
-    pipeline = chronoedit()
+    pipeline = tiny_wan_copies.chronoedit_pipeline()
     prompt, negative, unconditional = text(1, 512, 1), text(1, 512, 2), text(1, 512, 3)
     call: dict[str, Any] = {
         "image": image(), "guidance_scale": 4.0, "negative_prompt_embeds": unconditional,

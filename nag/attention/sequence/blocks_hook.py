@@ -95,8 +95,8 @@ class SequenceLanesHook(CallHook):
         super().__init__(model, calls, component, check)
         for block in plan.blocks(model):
             self._handles += [
-                block.register_forward_pre_hook(self._append, with_kwargs=True),
-                block.register_forward_hook(self._take_off),
+                block.register_forward_pre_hook(self._as_hook(self._append), with_kwargs=True),
+                block.register_forward_hook(self._as_hook(self._take_off)),
             ]
 
     def _use(self, params: GuidanceParams, *, has_negative: bool) -> None:
