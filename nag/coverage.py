@@ -5,7 +5,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Coverage:
-    """The number of guided text cross-attentions of a pipeline, and of all."""
+    """The number of guided text cross-attentions of a pipeline, and of all.
+
+    Example:
+        >>> print(Coverage(guided=30, total=30))
+        30 of 30
+    """
 
     guided: int
     total: int

@@ -32,6 +32,11 @@ class NagParams:
         NagParameterError: a value is outside its range or not finite.
 
     Source: arXiv 2505.21179, section 3.3. The defaults are the author's for Wan at 25 steps.
+
+    Example:
+        >>> params = NagParams(nag_scale=11, nag_end=0.5)
+        >>> [params.is_active_at(step, 4) for step in range(4)]
+        [True, True, False, False]
     """
 
     nag_scale: float = 9.0
@@ -188,6 +193,10 @@ def steps_from_noise(noise_fraction: float, flow_shift: float) -> float:
         flow_shift: shift of the flow schedule, above 0; 1 leaves it unshifted.
 
     Source: the flow schedule, sigma = shift s / (1 + (shift - 1) s), solved for the share s.
+
+    Example:
+        >>> steps_from_noise(0.25, flow_shift=5)
+        0.625
 
     Raises:
         NagParameterError: a value is out of range.

@@ -23,5 +23,10 @@ def negative_away_steer_attention(
 
     Returns:
         (B, L, D) in the dtype of `positive_BLD`; the arithmetic is float32.
+
+    Example:
+        >>> positive, negative = torch.tensor([[[1.0, 1.0]]]), torch.tensor([[[-1.0, 1.0]]])
+        >>> negative_away_steer_attention(positive, negative, 0.5)
+        tensor([[[1.5000, 0.5000]]])
     """
     return (positive_BLD.float() - nasa_scale * negative_BLD.float()).to(positive_BLD.dtype)

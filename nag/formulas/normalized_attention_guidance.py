@@ -35,6 +35,13 @@ def normalized_attention_guidance(
         (B, L, D) in the dtype of `positive_BLD`. All arithmetic is float32, since in float16 the
         L1 norm of 5120 channels overflows at a mean of 12.8. Where both inputs are zero, so is the
         result.
+
+    Example:
+        The extrapolated token (7, 1) has 4 times the norm of (1, 1); it is shrunk to twice of it.
+
+        >>> positive, negative = torch.tensor([[[1.0, 1.0]]]), torch.tensor([[[-1.0, 1.0]]])
+        >>> normalized_attention_guidance(positive, negative, 4.0, 2.0, 1.0)
+        tensor([[[3.5000, 0.5000]]])
     """
     positive, negative = positive_BLD.float(), negative_BLD.float()
     guided = nag_scale * positive - (nag_scale - 1) * negative

@@ -35,6 +35,14 @@ def value_sign_flip(
     Returns:
         The values, and a bias (B, 1, 1, T) of the same dtype. A whole row is never -inf, since
         the prompt's tokens are at 0.
+
+    Example:
+        One token of the prompt, then two of the negative prompt, the last of them padding.
+
+        >>> values = torch.tensor([1.0, 2.0, 3.0]).view(1, 3, 1, 1)
+        >>> flipped, bias = value_sign_flip(values, torch.tensor([[True, False]]), 1.5, 0.25)
+        >>> flipped.flatten(), bias.flatten()
+        (tensor([ 1.0000, -3.0000, -4.5000]), tensor([ 0.0000, -0.2500,    -inf]))
     """
     positive_length = value_BTHK.shape[1] - negative_mask_BN.shape[1]
     flipped_BNHK = (-vsf_scale * value_BTHK[:, positive_length:]).to(value_BTHK.dtype)

@@ -243,6 +243,15 @@ def install(pipeline: DenoisingPipeline) -> InstalledGuidance:
         UnsupportedProcessorError: a text cross-attention has a foreign processor.
         AlreadyInstalledError: guidance is installed already.
         NagCoverageError: the transformers have no text cross-attention.
+
+    Example:
+        >>> size = {"height": 32, "width": 32, "num_frames": 5, "num_inference_steps": 2}
+        >>> with install(pipe) as nag:
+        ...     print(nag.coverage)
+        ...     for color in ("red", "blue"):
+        ...         with nag.guide(color, nag_scale=11, nag_end=0.5):
+        ...             clip = pipe("a circle", guidance_scale=1, **size).frames
+        2 of 2
     """
     return InstalledGuidance(pipeline)
 
@@ -267,6 +276,15 @@ def guide(
         max_sequence_length: tokens of a text, as in the pipeline's call; None takes the call's
             default.
         strengths: fields of `NagParams`, in place of `params`: `nag_scale=9`.
+
+    Example:
+        >>> with guide(pipe, "red", nag_scale=11):
+        ...     clip = pipe(
+        ...         "a circle", height=32, width=32, num_frames=5, num_inference_steps=2,
+        ...         guidance_scale=1,
+        ...     ).frames
+        >>> clip.shape
+        (1, 5, 32, 32, 3)
     """
     outer = _INSTALLED.get(id(find_models(pipeline)[0].model))
     if outer is not None and outer.belongs_to(pipeline):

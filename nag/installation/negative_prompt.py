@@ -30,6 +30,13 @@ def encode_negative_prompt(
         NagTextError: the negative prompt is neither text, nor a list of texts, nor `NegativeText`,
             or the pipeline takes no `max_sequence_length`, or it is below 1, or the pipeline
             encodes a text with an image.
+
+    Example:
+        Two texts for a call with two prompts, of 48 tokens each:
+
+        >>> negative = encode_negative_prompt(pipe, ["red", "a tree"], max_sequence_length=48)
+        >>> negative.embeds.shape[:2]
+        torch.Size([2, 48])
     """
     if isinstance(negative_prompt, NegativeText):
         return negative_prompt

@@ -51,7 +51,12 @@ class PipelineSupport:
 
 
 def supported() -> list[PipelineSupport]:
-    """Return the pipelines of the installed diffusers that can be guided, by name."""
+    """Return the pipelines of the installed diffusers that can be guided, by name.
+
+    Example:
+        >>> next(one for one in supported() if one.name == "FluxPipeline").models
+        ('FluxTransformer2DModel',)
+    """
     return [one for one in prompt_pipelines() if one.is_supported]
 
 
