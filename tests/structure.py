@@ -26,8 +26,8 @@ MAX_FUNCTION_LINES = 60
 # Imports point down.
 ORDER = {
     "nag": (
-        "", "formulas", "attention", "attention/sequence", "adapters",
-        "adapters/cross", "adapters/joint", "adapters/sequence", "installation"),
+        "", "formulas", "attention", "attention/block_text", "attention/sequence",
+        "adapters", "adapters/cross", "adapters/joint", "adapters/sequence", "installation"),
     "pipelines": (
         "", "frame_checks", "attention", "catalog/files", "catalog/keys", "catalog/loras",
         "catalog", "context_parallel", "weights", "families", "cost", "shapes", "shapes/evaluation",

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nag.adapters.processor import NagProcessor
+from nag.attention.block_text.hook import BlockTextPlan
 from nag.attention.sequence.blocks_hook import SequencePlan
 from nag.attention.sequence.text_hook import TextStreamPlan
 from nag.attention.text_concat import VIDEO_TEXT, NegativeText, TextInput
@@ -54,8 +55,10 @@ class Adapter:
             and by itself.
         texts: texts that the model takes, each with its mask.
         text_of: returns the text that reaches an attention, by the attention's name.
+        encodings: arguments of the pipeline's `encode_prompt` beside the usual ones, for each call
+            that it makes for one text.
         negative_text: makes the negative prompt of all that the pipeline's `encode_prompt` returned
-            for it.
+            for it; of a tuple of that, where it makes several calls.
         pads_text: True if every text is padded to `max_sequence_length`.
         needs_no_image: True if the pipeline encodes the texts of a call without images by
             themselves, though its `encode_prompt` takes images.
@@ -65,8 +68,10 @@ class Adapter:
         lanes: way of the negative prompt through a model that updates its text, where it is further
             rows of the text; None elsewhere.
         sequence: way of the negative prompt through a model that has text and image in one
-            sequence, where it is further tokens of that; None elsewhere. Without both ways it is
-            further tokens of a text that stays the same.
+            sequence, where it is further tokens of that; None elsewhere.
+        block_text: way of the text through a model that makes that of its blocks of all tokens
+            together; None elsewhere. Without these three ways, the negative prompt is further
+            tokens of a text that stays the same.
     """
 
     models: tuple[type, ...]
@@ -74,6 +79,7 @@ class Adapter:
     is_text_attention: Callable[[str, Any], bool]
     texts: tuple[TextInput, ...] = (VIDEO_TEXT,)
     text_of: Callable[[str], TextInput] = every_text
+    encodings: tuple[Mapping[str, Any], ...] = ({},)
     negative_text: Callable[[Any, Any], NegativeText] = first_output
     pads_text: bool = True
     needs_no_image: bool = False
@@ -82,6 +88,7 @@ class Adapter:
     pools: Callable[[Any], tuple[TextPool, ...]] = no_pool
     lanes: LanePlan | None = None
     sequence: SequencePlan | TextStreamPlan | None = None
+    block_text: BlockTextPlan | None = None
 
     def text_attentions(self, model: Any) -> list[tuple[str, Any]]:
         """Return every attention of a model to its text, with its name."""

@@ -79,6 +79,9 @@ OF_TEXT_TRANSFORMERS: dict[str, Passes] = {
     **dict.fromkeys(
         (
             "AllegroPipeline",
+            "HunyuanDiTPipeline",
+            "HunyuanDiTControlNetPipeline",
+            "HunyuanDiTPAGPipeline",
             "LattePipeline",
             "PixArtAlphaPipeline",
             "PixArtSigmaPipeline",
@@ -104,6 +107,7 @@ OF_TEXT_TRANSFORMERS: dict[str, Passes] = {
             "Kandinsky5I2VPipeline",
             "Kandinsky5T2IPipeline",
             "Kandinsky5I2IPipeline",
+            "LongCatAudioDiTPipeline",
         ),
         "prompt first",
     ),

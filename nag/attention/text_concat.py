@@ -9,7 +9,7 @@ Shapes: B batch, L text tokens, D text channels, H heads, K channels a head, T t
 """
 
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch.nn import functional
@@ -32,16 +32,20 @@ class TextInput:
         mask: the mask of its tokens.
         positions: the positions of its tokens; None where the model needs none.
         num_shared_tokens: tokens at its end that belong to the negative prompt too.
+        part: fields of `NegativeText` that hold it.
     """
 
     embeds: str
     mask: str
     positions: str | None = None
     num_shared_tokens: int = 0
+    part: Literal["embeds", "audio_embeds", "second_embeds"] = "embeds"
 
 
 VIDEO_TEXT = TextInput("encoder_hidden_states", "encoder_attention_mask")
-AUDIO_TEXT = TextInput("audio_encoder_hidden_states", "audio_encoder_attention_mask")
+AUDIO_TEXT = TextInput(
+    "audio_encoder_hidden_states", "audio_encoder_attention_mask", part="audio_embeds"
+)
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,9 @@ class NegativeText:
         glyph_mask: their mask, (B or 1, G).
         layer_embeds: embeddings of the same text by the layers of an encoder, (layers, B or 1, T,
             E), for a model that takes those besides.
+        second_embeds: embeddings of the same text by a second encoder, (B or 1, L2, D2), for a
+            model that takes two texts.
+        second_mask: their mask, (B or 1, L2).
     """
 
     embeds: torch.Tensor
@@ -114,6 +121,8 @@ class NegativeText:
     glyph_embeds: torch.Tensor | None = None
     glyph_mask: torch.Tensor | None = None
     layer_embeds: torch.Tensor | None = None
+    second_embeds: torch.Tensor | None = None
+    second_mask: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
         for one in fields(self):
@@ -130,16 +139,20 @@ class NegativeText:
         """Return the negative prompt for one of the texts that a transformer takes.
 
         Raises:
-            NagTextError: it has no embeddings for the sound, and the transformer takes some.
+            NagTextError: it has no embeddings for this text.
         """
-        if text != AUDIO_TEXT:
+        if text.part == "embeds":
             return self
-        if self.audio_embeds is None:
+        if text.part == "audio_embeds":
+            embeds, mask = self.audio_embeds, self.attention_mask
+        else:
+            embeds, mask = self.second_embeds, self.second_mask
+        if embeds is None:
             raise NagTextError(
-                "the transformer takes a text for the sound too: give NegativeText the "
-                "audio_embeds that the pipeline's connectors make, or give guide() the text itself"
+                f"the model takes {text.embeds} too: give NegativeText the {text.part} that the "
+                "pipeline makes of the text, or give guide() the text itself"
             )
-        return NegativeText(self.audio_embeds, self.attention_mask, self.has_default_length)
+        return NegativeText(embeds, mask, self.has_default_length)
 
     def token_mask(self) -> torch.Tensor:
         """Return True for each token that is text, (B or 1, L) bool.

@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Any, Self, Unpack
 from weakref import WeakValueDictionary
 
+from nag.attention.block_text.hook import BlockTextHook
 from nag.attention.call_hook import CallHook
 from nag.attention.denoising_calls import DenoisingCalls, PipelineCalls
 from nag.attention.guider_calls import GuiderCalls
@@ -90,6 +91,12 @@ class InstalledGuidance:
             else:
                 hook = SequenceLanesHook(guided.model, tokens, adapter.sequence, *about)
             self._hooks.append(hook)
+            return
+        if adapter.block_text is not None:
+            concat = TextConcat(adapter.texts[0])
+            self._replace_processors(guided, lambda _name: concat)
+            plan = adapter.block_text
+            self._hooks.append(BlockTextHook(guided.model, concat, adapter.texts, plan, *about))
             return
         text_concats = {text: TextConcat(text) for text in adapter.texts}
         self._replace_processors(guided, lambda name: text_concats[adapter.text_of(name)])

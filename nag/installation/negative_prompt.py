@@ -52,8 +52,9 @@ def encode_negative_prompt(
             f"{type(pipeline).__name__} encodes a text together with an image: give NegativeText "
             "of what its encode_prompt returns for the negative prompt and the image of the call"
         )
-    has_default_length = "max_sequence_length" in takes and max_sequence_length is None
-    if "max_sequence_length" in takes:
+    has_length = "max_sequence_length" in takes and not any(adapter.encodings)
+    has_default_length = has_length and max_sequence_length is None
+    if has_length:
         arguments["max_sequence_length"] = (
             _default_length(pipeline, encode) if has_default_length else max_sequence_length
         )
@@ -61,8 +62,9 @@ def encode_negative_prompt(
         raise NagTextError(
             f"{type(pipeline).__name__} has one length for all texts: leave max_sequence_length out"
         )
-    encoded = encode(**{name: value for name, value in arguments.items() if name in takes})
-    negative = adapter.negative_text(pipeline, encoded)
+    arguments = {name: value for name, value in arguments.items() if name in takes}
+    encoded = tuple(encode(**arguments, **others) for others in adapter.encodings)
+    negative = adapter.negative_text(pipeline, encoded[0] if len(encoded) == 1 else encoded)
     return replace(negative, has_default_length=has_default_length and adapter.pads_text)
 
 

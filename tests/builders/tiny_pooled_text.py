@@ -9,16 +9,21 @@ import torch
 from diffusers import (
     DDPMScheduler,
     FlowMatchEulerDiscreteScheduler,
+    HunyuanDiT2DModel,
+    HunyuanDiTPipeline,
     IFPipeline,
     Kandinsky3Pipeline,
     Kandinsky3UNet,
+    LongCatAudioDiTPipeline,
+    LongCatAudioDiTTransformer,
     LuminaNextDiT2DModel,
     LuminaPipeline,
     UNet2DConditionModel,
 )
 from diffusers.models.attention_processor import AttnAddedKVProcessor
 
-from tests.builders.tiny import TEXT_DIM
+from tests.builders.tiny import TEXT_DIM, shared, text_encoder, tokenizer
+from tests.builders.tiny_text_transformers import AudioCodec
 
 
 def _with_random_zeros(model: Any) -> Any:
@@ -124,3 +129,67 @@ def lumina_pipeline() -> Any:
             tokenizer=None,
         )
     )
+
+
+def hunyuan_dit_pipeline(text_length: int, second_length: int) -> Any:
+    """Build HunyuanDiT, whose two texts have one length each."""
+    torch.manual_seed(0)
+    transformer = HunyuanDiT2DModel(
+        num_attention_heads=2,
+        attention_head_dim=12,
+        in_channels=4,
+        patch_size=2,
+        sample_size=8,
+        hidden_size=24,
+        num_layers=2,
+        cross_attention_dim=TEXT_DIM,
+        cross_attention_dim_t5=TEXT_DIM,
+        pooled_projection_dim=8,
+        text_len=text_length,
+        text_len_t5=second_length,
+    )
+    kind: Any = HunyuanDiTPipeline
+    parts = dict.fromkeys(
+        ("vae", "text_encoder", "tokenizer", "safety_checker", "feature_extractor")
+    )
+    pipeline = kind(
+        transformer=_with_random_zeros(transformer),
+        scheduler=DDPMScheduler(clip_sample=False),
+        requires_safety_checker=False,
+        **parts,
+    )
+    return _quiet(pipeline)
+
+
+def fused_hunyuan_dit(text_length: int, second_length: int) -> Any:
+    pipeline = hunyuan_dit_pipeline(text_length, second_length)
+    pipeline.transformer.fuse_qkv_projections()
+    return pipeline
+
+
+def longcat_audio_pipeline() -> Any:
+    """Build LongCat's audio model, which passes its text through convolutions."""
+    torch.manual_seed(0)
+    transformer = LongCatAudioDiTTransformer(
+        dit_dim=24, dit_depth=2, dit_heads=2, dit_text_dim=TEXT_DIM, latent_dim=8, ff_mult=2.0
+    )
+    kind: Any = LongCatAudioDiTPipeline
+    return _quiet(
+        kind(
+            vae=AudioCodec(),
+            text_encoder=shared(text_encoder),
+            tokenizer=shared(tokenizer),
+            transformer=_with_random_zeros(transformer),
+        )
+    )
+
+
+def hunyuan_dit_with_encoders() -> Any:
+    pipeline = hunyuan_dit_pipeline(77, 256)
+    pipeline.register_modules(
+        text_encoder=shared(text_encoder),
+        tokenizer=shared(tokenizer),
+        text_encoder_2=shared(text_encoder),
+        tokenizer_2=shared(tokenizer),
+    )
+    return pipeline

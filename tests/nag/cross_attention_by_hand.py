@@ -7,7 +7,7 @@ guidance is computed between them in float64.
 """
 
 import inspect
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -26,6 +26,7 @@ class ByHand:
         negative: embeddings of the negative prompts, one row or one for each prompt.
         mask: their mask; None for a model without.
         form: order of the passes; "single" guides all rows of all calls.
+        further: further arguments of the model that the negative prompt has its own of.
     """
 
     negative: torch.Tensor
@@ -36,6 +37,7 @@ class ByHand:
     alpha: float = 0.5
     text: str = "encoder_hidden_states"
     text_mask: str = "encoder_attention_mask"
+    further: Mapping[str, torch.Tensor] = field(default_factory=dict[str, torch.Tensor])
     positions: str | None = None
     num_shared_tokens: int = 0
     output: str | None = "to_out"  # name of an attention's output projection; None without one
@@ -92,6 +94,7 @@ def guided_by_hand(
             if mask is not None:
                 assert guidance.mask is not None
                 other[guidance.text_mask] = guidance.mask[rows].to(mask.dtype)
+            other |= {name: value[rows] for name, value in guidance.further.items()}
             if guidance.num_shared_tokens:
                 shared = text[:, -guidance.num_shared_tokens :]
                 other[guidance.text] = torch.cat([other[guidance.text], shared], dim=1)
@@ -131,7 +134,7 @@ def _attention(
         for name in ("cross_attention_kwargs", "kwargs"):
             bound.arguments |= bound.arguments.pop(name, {})
         arguments = dict(bound.arguments)
-        names = ("encoder_hidden_states", "attention_mask")
+        names = ("encoder_hidden_states", "attention_mask", "prompt_rotary_emb")
         text = {name: arguments[name] for name in names if name in arguments}
         if call.is_noting:
             call.seen[module] = text

@@ -17,7 +17,7 @@ from tests.builders.tiny import TEXT_DIM
 from tests.nag.cross_attention_by_hand import ByHand, Form
 from tests.nag.reference import mask
 
-LENGTH, NEGATIVE_LENGTH = 6, 4
+LENGTH, NEGATIVE_LENGTH, SECOND_LENGTH = 6, 4, 5
 STRONG: dict[str, Any] = {"nag_scale": 5.0, "nag_tau": 1.5, "nag_alpha": 0.5}
 
 
@@ -41,6 +41,9 @@ class Family:
         embeds: argument of the text's embeddings.
         attentions: regular expression for the names of the text attentions, where not all modules
             that are called with a text are such.
+        second: arguments of the model that hold a second text and its mask; None without one.
+        negative_length: tokens of the negative prompt.
+        has_words: True if the pipeline takes texts alone, no embeddings.
         text_blocks: attentions that the coverage counts and that belong to the text alone.
         pooled: argument of the pooled text; None without one.
         width: channels of the text.
@@ -58,31 +61,56 @@ class Family:
     pooled: str | None = None
     embeds: str = "prompt_embeds"
     attentions: str = ""
+    second: tuple[str, str] | None = None
+    negative_length: int = NEGATIVE_LENGTH
+    has_words: bool = False
     text_blocks: int = 0
     width: int = TEXT_DIM
     by_hand: Mapping[str, Any] = field(default_factory=dict[str, Any])
     arguments: Callable[[int, bool], Mapping[str, Any]] = lambda _rows, _cfg: {}
     settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
-    def texts(self, rows: int, seed: int, prefix: str = "") -> dict[str, torch.Tensor]:
+    def texts(self, rows: int, seed: int, prefix: str = "") -> dict[str, Any]:
         """Return the arguments of the pipeline that hold a text."""
+        if self.has_words:
+            words = ["a red cat", "dog"] if prefix else ["two blue birds", "one"]
+            return {f"{prefix}prompt": words[:rows]}
         found = {prefix + self.embeds: seeded(seed, rows, LENGTH, self.width)}
         if self.mask:
             lengths = (LENGTH - 2 * row for row in range(rows))
             found[prefix + self.mask] = mask(LENGTH, *lengths).long()
         if self.pooled:
             found[prefix + self.pooled] = seeded(seed + 50, rows, TEXT_DIM)
+        if self.second:
+            found[f"{prefix}prompt_embeds_2"] = seeded(seed + 60, rows, SECOND_LENGTH, TEXT_DIM)
+            found[f"{prefix}prompt_attention_mask_2"] = mask(SECOND_LENGTH, *range(1, 1 + rows))
         return found
 
     def negative(self, rows: int) -> NegativeText:
         """Return a negative prompt of another length, the first row in part padding."""
-        its_mask = mask(NEGATIVE_LENGTH, *range(2, 2 + rows)).long() if self.mask else None
-        return NegativeText(seeded(2, rows, NEGATIVE_LENGTH, self.width), its_mask)
+        its_mask = mask(self.negative_length, *range(2, 2 + rows)).long() if self.mask else None
+        embeds, second = seeded(2, rows, self.negative_length, self.width), None
+        if self.second:
+            second = seeded(62, rows, SECOND_LENGTH, TEXT_DIM), mask(SECOND_LENGTH, *([3] * rows))
+        return NegativeText(
+            embeds,
+            its_mask,
+            second_embeds=second[0] if second else None,
+            second_mask=second[1] if second else None,
+        )
 
     def guidance(self, rows: int, *, cfg: bool) -> ByHand:
         negative, strengths = self.negative(rows), (5.0, 1.5, 0.5)
         form: Form = self.form if cfg else "single"
-        return ByHand(negative.embeds, negative.attention_mask, form, *strengths, **self.by_hand)
+        further: dict[str, Any] = {}
+        if self.second:
+            further = {
+                "further": dict(
+                    zip(self.second, (negative.second_embeds, negative.second_mask), strict=True)
+                )
+            }
+        mask_ = negative.attention_mask
+        return ByHand(negative.embeds, mask_, form, *strengths, **self.by_hand, **further)
 
     def render(self, pipeline: Any, rows: int = 2, *, cfg: bool, **others: Any) -> torch.Tensor:
         """Return the result after two steps, in latents, of noise from seed i in row i."""
@@ -154,6 +182,13 @@ DEEPFLOYD: dict[str, Any] = {
     "width": 12,
     "by_hand": {"adds_input": True},
     "arguments": lambda _rows, _cfg: {"output_type": "pt"},
+}
+HUNYUAN_DIT: dict[str, Any] = {
+    **MASKED,
+    "second": ("encoder_hidden_states_t5", "text_embedding_mask_t5"),
+    "negative_length": LENGTH,
+    "by_hand": {"text_mask": "text_embedding_mask"},
+    "arguments": _sides(64, binned=False),
 }
 POOLED: dict[str, Any] = {"pooled": "pooled_prompt_embeds"}
 PERTURBED: dict[str, Any] = {**POOLED, "settings": {"pag_applied_layers": "mid"}}
@@ -249,6 +284,21 @@ FAMILIES = {
         by_hand={"text_mask": "encoder_mask", "output": None},
         arguments=_sides(64),
         **MASKED,
+    ),
+    "HunyuanDiT": Family(
+        lambda: tiny_pooled_text.hunyuan_dit_pipeline(LENGTH, SECOND_LENGTH), 2, **HUNYUAN_DIT
+    ),
+    "HunyuanDiT, fused": Family(
+        lambda: tiny_pooled_text.fused_hunyuan_dit(LENGTH, SECOND_LENGTH), 2, **HUNYUAN_DIT
+    ),
+    "LongCat audio": Family(
+        tiny_pooled_text.longcat_audio_pipeline,
+        2,
+        model="transformer",
+        form="prompt first",
+        mask="of the text",
+        has_words=True,
+        arguments=lambda rows, _cfg: {"latents": seeded(7, rows, 6, 8), "generator": None},
     ),
     "Cosmos 2": Family(tiny_text_transformers.cosmos_pipeline, 2, **COSMOS),
     "Cosmos 2.5 with image tokens": Family(
