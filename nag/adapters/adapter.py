@@ -9,11 +9,11 @@ from typing import Any
 
 from nag.adapters.processor import NagProcessor
 from nag.attention.block_text.hook import BlockTextPlan
+from nag.attention.block_text.pool import TextPool
 from nag.attention.sequence.blocks_hook import SequencePlan
 from nag.attention.sequence.text_hook import TextStreamPlan
 from nag.attention.text_concat import VIDEO_TEXT, NegativeText, TextInput
 from nag.attention.text_lanes_hook import LanePlan
-from nag.attention.text_pool import TextPool
 from nag.params import NagParams
 
 

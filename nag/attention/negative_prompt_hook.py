@@ -13,7 +13,6 @@ from nag.attention.denoising_calls import DenoisingCalls
 from nag.attention.kept_projections import KeptProjections
 from nag.attention.text_arguments import append_text, text_of
 from nag.attention.text_concat import GuidedSpan, NegativeText, TextConcat, TextLayout
-from nag.attention.text_pool import TextPool, keep_prompt_alone
 from nag.params import GuidanceParams
 
 
@@ -25,7 +24,7 @@ class NegativePromptHook(CallHook):
         text_concats: layout and method of each text that the model takes, which its processors
             read.
         projections: the model's keys and values of text.
-        pools: parts of the model that make one vector of its first text.
+        undo: called when the hook is removed.
         calls: the calls of the pipeline, by which it knows the guided ones.
         component: name of the model in the pipeline, for error messages.
         check: called before each call while guidance is on; it may raise.
@@ -36,14 +35,14 @@ class NegativePromptHook(CallHook):
         model: torch.nn.Module,
         text_concats: Sequence[TextConcat],
         projections: KeptProjections,
-        pools: Sequence[TextPool],
+        undo: Sequence[Callable[[], None]],
         calls: DenoisingCalls,
         component: str,
         check: Callable[[], None],
     ) -> None:
         self._text_concats = tuple(text_concats)
         self._projections = projections
-        self._uncut = [keep_prompt_alone(model, pool, text_concats[0]) for pool in pools]
+        self._undo = tuple(undo)
         super().__init__(model, calls, component, check)
 
     def set(self, negative: NegativeText | None, params: GuidanceParams) -> None:
@@ -55,8 +54,8 @@ class NegativePromptHook(CallHook):
 
     def remove(self) -> None:
         self._projections.forget()
-        for uncut in self._uncut:
-            uncut()
+        for undo in self._undo:
+            undo()
         super().remove()
 
     def _use(self, params: GuidanceParams, *, has_negative: bool) -> None:

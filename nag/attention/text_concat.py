@@ -194,18 +194,7 @@ class NegativeText:
                 f"the negative prompt's mask must be {tuple(embeds.shape[:2])}, "
                 f"got {tuple(mask.shape)}"
             )
-        if self.pooled is not None and len(self.pooled) != len(embeds):
-            raise NagTextError(
-                f"the negative prompt's pooled embeddings must have {len(embeds)} rows, as its "
-                f"embeddings have, got {len(self.pooled)}"
-            )
-        self._check_glyphs()
-        layers = self.layer_embeds
-        if layers is not None and (layers.ndim != 4 or layers.shape[1] != len(embeds)):
-            raise NagTextError(
-                f"the negative prompt's layer_embeds must be (layers, {len(embeds)}, tokens, "
-                f"channels), got {tuple(layers.shape)}"
-            )
+        self._check_besides()
         if self.has_default_length and embeds.shape[1] != text_BLD.shape[1]:
             raise NagTextError(
                 f"the negative prompt has {embeds.shape[1]} tokens, the pipeline's default, and "
@@ -231,8 +220,26 @@ class NegativeText:
             pooled=rows(self.pooled),
             glyph_embeds=rows(self.glyph_embeds),
             glyph_mask=rows(self.glyph_mask),
-            layer_embeds=None if layers is None else layers[:, index].to(text_BLD.device),
+            layer_embeds=None
+            if self.layer_embeds is None
+            else self.layer_embeds[:, index].to(text_BLD.device),
         )
+
+    def _check_besides(self) -> None:
+        """Check the parts beside the embeddings."""
+        embeds = self.embeds
+        if self.pooled is not None and len(self.pooled) != len(embeds):
+            raise NagTextError(
+                f"the negative prompt's pooled embeddings must have {len(embeds)} rows, as its "
+                f"embeddings have, got {len(self.pooled)}"
+            )
+        layers = self.layer_embeds
+        if layers is not None and (layers.ndim != 4 or layers.shape[1] != len(embeds)):
+            raise NagTextError(
+                f"the negative prompt's layer_embeds must be (layers, {len(embeds)}, tokens, "
+                f"channels), got {tuple(layers.shape)}"
+            )
+        self._check_glyphs()
 
     def _check_glyphs(self) -> None:
         glyphs, mask = self.glyph_embeds, self.glyph_mask

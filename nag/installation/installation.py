@@ -7,6 +7,7 @@ from typing import Any, Self, Unpack
 from weakref import WeakValueDictionary
 
 from nag.attention.block_text.hook import BlockTextHook
+from nag.attention.block_text.pool import keep_prompt_alone
 from nag.attention.call_hook import CallHook
 from nag.attention.denoising_calls import DenoisingCalls, PipelineCalls
 from nag.attention.guider_calls import GuiderCalls
@@ -103,8 +104,11 @@ class InstalledGuidance:
         attentions = (attention for _, attention in guided.text_attentions())
         projections = KeptProjections(guided.model, attentions)
         concats = tuple(text_concats.values())
-        pools = adapter.pools(guided.model)
-        self._hooks.append(NegativePromptHook(guided.model, concats, projections, pools, *about))
+        undo = [
+            keep_prompt_alone(guided.model, pool, concats[0])
+            for pool in adapter.pools(guided.model)
+        ]
+        self._hooks.append(NegativePromptHook(guided.model, concats, projections, undo, *about))
 
     def _replace_processors(
         self,

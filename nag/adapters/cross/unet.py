@@ -14,7 +14,7 @@ from nag.adapters.adapter import Adapter
 from nag.adapters.cross import added_text
 from nag.adapters.cross.image_prompt import NagIPAdapterAttnProcessor
 from nag.adapters.cross_attention import PROCESSORS, is_text_attention
-from nag.attention.text_pool import TextPool
+from nag.attention.block_text.pool import TextPool
 from nag.params import NagParams
 
 # The ways in which a UNet takes its text so that a token stays a token.

@@ -1,1 +1,1 @@
-"""The way of the negative prompt into models that make their text anew inside each call."""
+"""Models that make something of their whole text: that of their blocks, or one vector."""
