@@ -25,7 +25,7 @@ from jobs.types import BrokenClip, LoraIdentity, ModelIdentity
 from nag.params import GuidanceParams, NagParams
 from pipelines.clip_inputs import InputFile, InputFiles
 from pipelines.request import GenerationRequest, SamplingParams
-from pipelines.texts import RequestTokens
+from pipelines.texts import RequestTokens, Tokens
 
 CLIP_ID_SCHEMA = 3  # raise it when the same values begin to give other pixels
 NUM_HEX_DIGITS = 32
@@ -61,13 +61,19 @@ _RESOLVED_FIELDS = frozenset(
 
 
 class ClipIds:
-    """The ids of the clips that differ in seed and texts alone.
+    """The ids of the clips that differ in seed and prompt alone.
 
     Args:
         request: request of one of these clips; its seed and its texts count for nothing.
+        others: tokens of the negative prompt and of the unconditional text.
     """
 
-    def __init__(self, model: ModelIdentity, request: GenerationRequest) -> None:
+    def __init__(
+        self,
+        model: ModelIdentity,
+        request: GenerationRequest,
+        others: tuple[Tokens | None, Tokens | None],
+    ) -> None:
         content = _canonical(request, without=_RESOLVED_FIELDS)
         content["sampling"]["seed"] = _SEED
         document = {
@@ -80,25 +86,25 @@ class ClipIds:
             "texts": _TEXTS,
         }
         # sorted by their names, the texts are last and the seed is the last text before them
-        rest, _, self._end = _ENCODE(document).rpartition(_ENCODE(_TEXTS))
-        self._head, _, self._middle = rest.rpartition(_ENCODE(_SEED))
+        rest, _, end = _ENCODE(document).rpartition(_ENCODE(_TEXTS))
+        head, _, middle = rest.rpartition(_ENCODE(_SEED))
+        negative_prompt, unconditional = (
+            "null" if text is None else _quoted(text.digest) for text in others
+        )
+        self._head = hashlib.sha256(head.encode("ascii"))
+        self._middle, self._end = f"{middle}[", f",{negative_prompt},{unconditional}]{end}"
 
-    def of(self, seed: int, tokens: RequestTokens) -> str:
+    def of(self, seed: int, prompt: Tokens) -> str:
         """Return 32 hex digits of the SHA-256 of the canonical JSON of all that decides pixels."""
-        prompt, negative_prompt, unconditional = (
-            "null" if text is None else _quoted(text.digest)
-            for text in (tokens.prompt, tokens.negative_prompt, tokens.unconditional)
-        )
-        content = (
-            f"{self._head}{seed}{self._middle}[{prompt},{negative_prompt},{unconditional}]"
-            f"{self._end}"
-        )
-        return hashlib.sha256(content.encode("ascii")).hexdigest()[:NUM_HEX_DIGITS]
+        content = self._head.copy()
+        content.update(f"{seed}{self._middle}{_quoted(prompt.digest)}{self._end}".encode("ascii"))
+        return content.hexdigest()[:NUM_HEX_DIGITS]
 
 
 def clip_id(model: ModelIdentity, request: GenerationRequest, tokens: RequestTokens) -> str:
     """Return the id of one clip."""
-    return ClipIds(model, request).of(request.sampling.seed, tokens)
+    others = tokens.negative_prompt, tokens.unconditional
+    return ClipIds(model, request, others).of(request.sampling.seed, tokens.prompt)
 
 
 def identify(

@@ -198,8 +198,7 @@ class GenerationRequest:
 
         A manifest of a million rows differs in little else.
         """
-        _check_prompt(prompt)
-        check_range("seed", seed, 0, MAX_SEED)
+        check_prompt_and_seed(prompt, seed)
         sampling = _changed(self.sampling, {"seed": seed})
         return _changed(self, {"prompt": prompt, "sampling": sampling})
 
@@ -253,6 +252,16 @@ class GenerationRequest:
                 "num_inference_steps",
                 "negative_prompt",
             )
+
+
+def check_prompt_and_seed(prompt: str, seed: int) -> None:
+    """Refuse a prompt or a seed that no request may have.
+
+    Raises:
+        RequestError: it is one of these.
+    """
+    _check_prompt(prompt)
+    check_range("seed", seed, 0, MAX_SEED)
 
 
 def _check_prompt(prompt: str) -> None:

@@ -96,7 +96,7 @@ def report(
 ) -> None:
     """Judge the committed clips that are not in the cache yet, and write the report."""
     options = bench.options
-    clip_ids = {row.spec.name: row.spec.clip_id for row in manifest.rows()}
+    clip_ids = {row.clip.name: row.clip.clip_id for row in manifest.rows()}
     committed = committed_ids(store)
     cache = open_cache(options.work, encoding)
     is_negatives = options.kind == "negatives"

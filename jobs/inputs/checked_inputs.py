@@ -86,6 +86,7 @@ class CheckedInputs:
         new = {
             (name, one)
             for row in rows
+            if not row.keys().isdisjoint(_FIELDS_OF_IMAGES)
             for name in _FIELDS_OF_IMAGES
             if (written := row.get(name))
             for one in ((written,) if isinstance(written, str) else written)

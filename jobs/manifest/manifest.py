@@ -20,6 +20,7 @@ from jobs.manifest.rows import Catalog, Given, Row
 from jobs.manifest.walk.identifying import (
     BATCH_CLIPS,
     Resolved,
+    RowClip,
     identified,
     in_batches,
     read_prompts,
@@ -81,10 +82,10 @@ class Manifest:
             ManifestError: at the first row that is wrong, or whose model is missing or broken.
         """
         for row in self.rows():
-            if isinstance(row.spec, BrokenClip):
-                raise ManifestError(row.spec.message)
+            if isinstance(row.clip, BrokenClip):
+                raise ManifestError(row.clip.message)
             if not row.is_repeat:
-                yield row.spec
+                yield row.clip.spec()
 
     def marked_rows(self, marks: bytes, num_ahead: int = BATCH_CLIPS) -> Iterator[ManifestRow]:
         """Yield the rows with a mark, and read no others.
@@ -119,15 +120,15 @@ class Manifest:
     def _all_rows(self, num_ahead: int, wanted: Wanted = ALL_ROWS) -> Iterator[ManifestRow]:
         clips, names = DigestSet(), DigestSet()
         index = -1
-        for index, row, spec, is_random in self._identified_rows(num_ahead, wanted):
+        for index, row, clip, is_random in self._identified_rows(num_ahead, wanted):
             is_named = "name" in row.values
-            if is_named and not names.add(digest_of(spec.name)):
-                first = self._location_of_first(spec.name, before=index)
+            if is_named and not names.add(digest_of(clip.name)):
+                first = self._location_of_first(clip.name, before=index)
                 raise row.location_of("name").refuse(
-                    f"the name {spec.name!r} is taken by the clip at {first}"
+                    f"the name {clip.name!r} is taken by the clip at {first}"
                 )
-            is_repeat = not clips.add(bytes.fromhex(spec.clip_id))
-            yield ManifestRow(index, spec, is_named, is_random, is_repeat)
+            is_repeat = not clips.add(bytes.fromhex(clip.clip_id))
+            yield ManifestRow(index, clip, is_named, is_random, is_repeat)
         if index < 0 and wanted is ALL_ROWS:
             raise SourceLocation(str(self.path), 1).refuse(
                 "expected at least one clip, there is none"
@@ -135,23 +136,22 @@ class Manifest:
 
     def _identified_rows(
         self, num_ahead: int, wanted: Wanted
-    ) -> Iterator[tuple[int, Row, ClipSpec | BrokenClip, bool]]:
+    ) -> Iterator[tuple[int, Row, RowClip | BrokenClip, bool]]:
         """Yield each wanted row with its number and its clip, and True if its seed was drawn."""
         seeds, resolver = RandomSeeds(self.salt), self._resolver()
         for batch in in_batches(self._resolved_rows(resolver, wanted, num_ahead), num_ahead):
             prompts = read_prompts([clip for _, _, clip in batch])
             for (index, row, clip), prompt in zip(batch, prompts, strict=True):
-                is_random, is_named = resolver.is_random(row), "name" in row.values
                 if isinstance(clip, BrokenClip):
-                    yield index, row, clip, is_random
+                    yield index, row, clip, resolver.is_random(row)
                     continue
                 assert prompt is not None, "each clip with a model has tokens"
                 try:
-                    found = identified(clip, prompt, seeds, is_random=is_random, is_named=is_named)
+                    found = identified(clip, prompt, seeds, is_named="name" in row.values)
                 except RequestError as error:
                     location = resolver.location_at_fault(row, error.fields)
                     raise location.refuse(str(error)) from error
-                yield index, row, found, is_random
+                yield index, row, found, clip.seed is None
 
     def _resolver(self) -> Resolver:
         return Resolver(self.name, self.defaults, self._catalog, self.inputs)
@@ -177,7 +177,7 @@ class Manifest:
         try:
             for _, row, clip in self._resolved_rows(resolver):
                 if not isinstance(clip, BrokenClip):
-                    for name, files in clip.request.inputs.given().items():
+                    for name, files in clip.kind.request.inputs.given().items():
                         if file.sha256 in [one.sha256 for one in files]:
                             location = resolver.location_at_fault(row, (name,))
                             return location.refuse(f"{name} {shown(file.name)}: {message}")
@@ -187,8 +187,8 @@ class Manifest:
 
     def _location_of_first(self, name: str, before: int) -> SourceLocation:
         """Return the line that gives a name first, from a further walk: lines are not held."""
-        for index, row, spec in self._resolved_rows(self._resolver()):
-            if index < before and spec.name == name:
+        for index, row, clip in self._resolved_rows(self._resolver()):
+            if index < before and clip.name == name:
                 return row.location_of("name")
         raise ManifestError(f"{self.path}:1: the file changed after it was opened; plan it again")
 

@@ -33,6 +33,7 @@ from nag.errors import NagParameterError
 from pipelines.catalog.clip_rules import check_request
 from pipelines.catalog.folder_facts import check_by_facts, needs_facts
 from pipelines.errors import PipelineError, RequestError
+from pipelines.request import check_prompt_and_seed
 
 FREE_FIELDS = frozenset({"prompt", "seed", "name", META})  # rows of one kind may differ in these
 MAX_KINDS = 1024  # kept at once
@@ -60,6 +61,7 @@ class Resolver:
         self._reserved = re.compile(rf"{re.escape(run_name)}-[0-9]{{6,}}")
         self._given = defaults
         self._defaults = {name: given.value for name, given in defaults.items()}
+        self._seed = self._defaults.get("seed", 0)
         self._catalog = catalog
         self._inputs = inputs
         self._models: dict[str, tuple[CatalogedModel, Defaults]] = {}
@@ -73,14 +75,14 @@ class Resolver:
         """
         values = row.values
         key = tuple([entry for entry in values.items() if entry[0] not in FREE_FIELDS])
+        seed = values.get("seed", self._seed)
         try:
             kind = self._kinds.get(key)
             if kind is None or (prompt := self._value(values, "prompt")) is None:
-                kind = self._new_kind(values)
-                self._keep(key, kind)
-                request = kind.request
+                kind = self._keep(key, self._new_kind(values))
+                prompt = kind.request.prompt
             else:
-                request = kind.request.with_prompt_and_seed(prompt, self._seed(values))
+                check_prompt_and_seed(prompt, 0 if seed == RANDOM else seed)
         except RowValueError as error:
             raise row.location.refuse(str(error)) from error
         except (RequestError, NagParameterError) as error:
@@ -92,11 +94,12 @@ class Resolver:
             model: str = self._value(values, "model")
             return broken_clip(self._name_of(row, index), model, error, message)
         meta = self._value(values, META) or {}
-        return Resolved(kind, self._name_of(row, index), request, meta)
+        name = self._name_of(row, index)
+        return Resolved(kind, name, prompt, None if seed == RANDOM else seed, meta)
 
     def is_random(self, row: Row) -> bool:
         """Return True if the seed of a row is drawn."""
-        return self._value(row.values, "seed") == RANDOM
+        return row.values.get("seed", self._seed) == RANDOM
 
     def location_at_fault(self, row: Row, fields: tuple[str, ...]) -> SourceLocation:
         """Return the line of the first of `fields` that the manifest gives, or else of the row."""
@@ -109,10 +112,6 @@ class Resolver:
 
     def _value(self, values: Mapping[str, Any], name: str) -> Any:
         return values[name] if name in values else self._defaults.get(name)
-
-    def _seed(self, values: Mapping[str, Any]) -> int:
-        seed = self._value(values, "seed")
-        return 0 if seed is None or seed == RANDOM else seed
 
     def _new_kind(self, values: Mapping[str, Any]) -> RowKind:
         given = {**self._defaults, **values}
@@ -137,14 +136,17 @@ class Resolver:
             self._models[name] = model, (model_defaults(config), defaults_without_cfg(config))
         return self._models[name]
 
-    def _keep(self, key: tuple[object, ...], kind: RowKind) -> None:
+    def _keep(self, key: tuple[object, ...], kind: RowKind) -> RowKind:
         if len(self._kinds) >= MAX_KINDS:
             self._kinds.clear()
         self._kinds[key] = kind
+        return kind
 
     def _name_of(self, row: Row, index: int) -> str:
         own = f"{self._run_name}-{index:06d}"
-        given = row.values.get("name", own)
+        if "name" not in row.values:
+            return own
+        given = row.values["name"]
         if given != own and self._reserved.fullmatch(given):
             raise row.location_of("name").refuse(
                 f"name {given!r} is reserved for rows without a name; the name of this row "

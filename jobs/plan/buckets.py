@@ -13,8 +13,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from jobs.manifest.resolving import MAX_KINDS
 from jobs.manifest.rows import Catalog
-from jobs.types import ClipSpec
+from jobs.manifest.walk.identifying import RowKind
 from pipelines.context_parallel.geometry import ModelGeometry
 from pipelines.cost.prediction import H100, NVLINK_H100, Work, predict
 from pipelines.cost.published import WAN_1_3B
@@ -79,7 +80,8 @@ class PartOfRows:
 
     def add(self, index: int, part: int) -> None:
         """Note the part of the row `index`, which lies behind those noted before."""
-        self._parts.extend(0 for _ in range(index - len(self._parts)))
+        if num_between := index - len(self._parts):
+            self._parts.extend(bytes(num_between))
         self._parts.append(part)
 
     def marks(self, wanted: Collection[int]) -> bytes:
@@ -126,21 +128,21 @@ class BucketCounts:
         self._choices: defaultdict[str, dict[tuple[LoraChoice, ...] | None, int]] = defaultdict(
             dict
         )
+        self._of_kinds: dict[RowKind, tuple[_Counts, int]] = {}  # each with the part of its clips
 
     def __bool__(self) -> bool:
         return bool(self._counts)
 
-    def add(self, spec: ClipSpec, state: ClipState) -> int:
-        """Count a clip, and return the number of its part."""
-        counts = self._counts_of(spec)
+    def add(self, kind: RowKind, state: ClipState) -> int:
+        """Count a clip of this kind, and return the number of its part."""
+        counts, part = self._of_kind(kind)
         counts.add(state)
-        part = self._part_in(counts, spec)
         self._num_pending[part] += state == "pending"
         return part
 
-    def part_of(self, spec: ClipSpec) -> int:
-        """Return the number of the part of a clip without counting it."""
-        return self._part_in(self._counts_of(spec), spec)
+    def part_of(self, kind: RowKind) -> int:
+        """Return the number of the part of a clip of this kind without counting it."""
+        return self._of_kind(kind)[1]
 
     def sorted(self, catalog: Catalog) -> tuple[PlanBucket, ...]:
         """Return the buckets in the order in which a run takes them."""
@@ -154,22 +156,31 @@ class BucketCounts:
             for choice, number in sorted(counts.parts.items()):
                 yield Part(number, bucket, choice, self._num_pending[number])
 
-    def _counts_of(self, spec: ClipSpec) -> _Counts:
-        key = _key_of(spec)
+    def _of_kind(self, kind: RowKind) -> tuple[_Counts, int]:
+        found = self._of_kinds.get(kind)
+        if found is None:
+            if len(self._of_kinds) >= MAX_KINDS:
+                self._of_kinds.clear()
+            counts = self._counts_of(kind)
+            found = self._of_kinds[kind] = counts, self._part_in(counts, kind)
+        return found
+
+    def _counts_of(self, kind: RowKind) -> _Counts:
+        key = _key_of(kind)
         counts = self._counts.get(key)
         if counts is None:
-            counts = self._counts[key] = _Counts(spec.request.method)
+            counts = self._counts[key] = _Counts(kind.request.method)
         return counts
 
-    def _part_in(self, counts: _Counts, spec: ClipSpec) -> int:
-        choice = self._choice_of(spec) if spec.model.fuse_loras else 0
+    def _part_in(self, counts: _Counts, kind: RowKind) -> int:
+        choice = self._choice_of(kind) if kind.model.fuse_loras else 0
         if choice not in counts.parts:
             counts.parts[choice] = len(self._num_pending)
             self._num_pending.append(0)
         return counts.parts[choice]
 
-    def _choice_of(self, spec: ClipSpec) -> int:
-        choices, loras = self._choices[spec.model.name], spec.request.loras
+    def _choice_of(self, kind: RowKind) -> int:
+        choices, loras = self._choices[kind.model.name], kind.request.loras
         if loras not in choices and len(choices) < MAX_LORA_CHOICES:
             choices[loras] = len(choices)
         return choices.get(loras, MAX_LORA_CHOICES)
@@ -202,9 +213,9 @@ def predicted_s(bucket: PlanBucket, catalog: Catalog) -> float:
     return predict(work, bucket.parallel, H100, NVLINK_H100).total_s
 
 
-def _key_of(spec: ClipSpec) -> _BucketKey:
-    shape, steps = spec.request.shape, spec.request.sampling.num_inference_steps
-    return _BucketKey(spec.model.name, shape, steps, spec.parallel)
+def _key_of(kind: RowKind) -> _BucketKey:
+    shape, steps = kind.request.shape, kind.request.sampling.num_inference_steps
+    return _BucketKey(kind.model.name, shape, steps, kind.parallel)
 
 
 def _key_of_bucket(bucket: PlanBucket) -> _BucketKey:

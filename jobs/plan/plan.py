@@ -7,11 +7,34 @@ from dataclasses import dataclass, field
 from jobs.clip_id import stand_in_id
 from jobs.errors import ManifestError
 from jobs.manifest.manifest import Manifest
-from jobs.manifest.walk.identifying import BATCH_CLIPS
+from jobs.manifest.walk.identifying import BATCH_CLIPS, RowClip
 from jobs.manifest.walk.selection import ManifestRow, Selection
 from jobs.plan.broken import BrokenModel, BrokenModels
 from jobs.plan.buckets import BucketCounts, ClipState, Part, PartOfRows, PlanBucket
 from jobs.types import BrokenClip, ClipSpec
+
+
+@dataclass(frozen=True, eq=False)
+class StoreStates:
+    """The clips that an output holds already, by their ids.
+
+    Args:
+        committed: clips with a record.
+        quarantined: clips in quarantine.
+        damaged: committed clips without an MP4.
+    """
+
+    committed: Container[str]
+    quarantined: Container[str]
+    damaged: Container[str]
+
+    def state_of(self, clip: RowClip | BrokenClip) -> ClipState:
+        clip_id = clip.clip_id
+        if clip_id in self.committed:
+            return "damaged" if clip_id in self.damaged else "done"
+        if clip_id in self.quarantined:
+            return "quarantined"
+        return "broken" if isinstance(clip, BrokenClip) else "pending"
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,9 +75,7 @@ class Plan:
     _manifest: Manifest = field(repr=False)
     _counts: BucketCounts = field(repr=False)
     _part_of_rows: PartOfRows | None = field(repr=False)
-    _committed: Container[str] = field(repr=False)
-    _quarantined: Container[str] = field(repr=False)
-    _damaged: Container[str] = field(repr=False)
+    _store: StoreStates = field(repr=False)
 
     @property
     def num_broken(self) -> int:
@@ -73,7 +94,7 @@ class Plan:
             ManifestError: the manifest's file was rewritten since the plan was made, or, at the
                 end, it has changed in another way.
         """
-        return (clip for clip in self._left(self._rows()) if isinstance(clip, ClipSpec))
+        return (clip.spec() for clip in self._left(self._rows()) if isinstance(clip, RowClip))
 
     def pending_in(
         self, parts: Collection[Part], *, are_held: bool
@@ -96,10 +117,10 @@ class Plan:
             marks = self._part_of_rows.marks(self._with_equal_rows(parts))
             rows = self._manifest.marked_rows(marks, num_ahead)
         for clip in self._left(rows):
-            if isinstance(clip, ClipSpec):
-                part = wanted.get(self._counts.part_of(clip))
+            if isinstance(clip, RowClip):
+                part = wanted.get(self._counts.part_of(clip.kind))
                 if part is not None:
-                    yield part, clip
+                    yield part, clip.spec()
 
     def check_unchanged(self) -> None:
         """Raise ManifestError if the manifest's file was rewritten since the plan was made."""
@@ -121,7 +142,7 @@ class Plan:
     def rows(self) -> Iterator[tuple[ManifestRow, ClipState]]:
         """Stream every row and the state of its clip, from a further walk over the manifest."""
         for row in self._manifest.rows():
-            yield row, self._state(row.spec)
+            yield row, self._store.state_of(row.clip)
 
     def other_names(self) -> Iterator[ClipSpec]:
         """Stream the clip of each row whose clip may be known by another name.
@@ -129,21 +150,18 @@ class Plan:
         A clip that was pending gets the name of its first row.
         """
         for row, state in self.rows():
-            if _may_be_another_name(row, state) and isinstance(row.spec, ClipSpec):
-                yield row.spec
+            if _may_be_another_name(row, state) and isinstance(row.clip, RowClip):
+                yield row.clip.spec()
 
     def _rows(self) -> Iterator[ManifestRow]:
         return self._manifest.rows(num_ahead=1)  # a run asks for the next one much later
 
-    def _state(self, clip: ClipSpec | BrokenClip) -> ClipState:
-        return _state_of(clip, self._committed, self._quarantined, self._damaged)
-
-    def _left(self, rows: Iterator[ManifestRow]) -> Iterator[ClipSpec | BrokenClip]:
+    def _left(self, rows: Iterator[ManifestRow]) -> Iterator[RowClip | BrokenClip]:
         try:
             for row in rows:
-                if not row.is_repeat and self._state(row.spec) in ("pending", "broken"):
+                if not row.is_repeat and self._store.state_of(row.clip) in ("pending", "broken"):
                     self._manifest.check_unchanged()
-                    yield row.spec
+                    yield row.clip
         except ManifestError:  # a row of the new content may be wrong: that is not the reason
             self._manifest.check_unchanged()
             raise
@@ -166,72 +184,81 @@ def make_plan(
     Raises:
         ManifestError: a row is wrong, or no model of the manifest can be used.
     """
-    broken, mended = BrokenModels(quarantined), set[str]()
-    num_rows = num_repeats = num_random = num_cut = num_other_names = 0
-    num_clips = Counter[ClipState]()
-    buckets = BucketCounts()
-    # `--only` counts rows that it leaves out, so they have no numbers of their own here
-    part_of_rows = None if manifest.selection.only else PartOfRows()
+    found = _Found(manifest, StoreStates(committed, quarantined, damaged))
     for row in manifest.rows():
-        num_rows += 1
-        num_random += row.is_random
-        state = _state_of(row.spec, committed, quarantined, damaged)
-        num_other_names += _may_be_another_name(row, state)
-        if isinstance(row.spec, BrokenClip):
-            num_clips[state] += 1
-            broken.add(row.spec)
-            continue
-        spec = row.spec
-        if quarantined and (stand_in := stand_in_id(spec.name)) in quarantined:
-            mended.add(stand_in)
-        num_repeats += row.is_repeat
-        if not row.is_repeat:
-            part = buckets.add(spec, state)
-            num_clips[state] += 1
-            num_cut += spec.is_text_cut
-            if part_of_rows and (state == "pending" or _is_counted(row)):
-                part_of_rows.add(row.index, part)
-        elif part_of_rows and _is_counted(row):
-            part_of_rows.add(row.index, buckets.part_of(spec))
-    if broken.messages and not buckets:
-        raise ManifestError(next(iter(broken.messages.values())))
-    in_order = buckets.sorted(manifest.catalog)
-    return Plan(
-        name=manifest.name,
-        num_rows=num_rows,
-        num_repeats=num_repeats,
-        num_random=num_random,
-        num_clips=num_clips.total(),
-        num_done=num_clips["done"],
-        num_damaged=num_clips["damaged"],
-        num_quarantined=num_clips["quarantined"],
-        num_pending=num_clips["pending"],
-        num_other_names=num_other_names,
-        buckets=in_order,
-        parts=tuple(buckets.parts(in_order)),
-        broken=broken.models(),
-        num_cut=num_cut,
-        mended=frozenset(mended),
-        _manifest=manifest,
-        _counts=buckets,
-        _part_of_rows=part_of_rows,
-        _committed=committed,
-        _quarantined=quarantined,
-        _damaged=damaged,
-    )
+        found.add(row)
+    return found.plan()
 
 
-def _state_of(
-    clip: ClipSpec | BrokenClip,
-    committed: Container[str],
-    quarantined: Container[str],
-    damaged: Container[str],
-) -> ClipState:
-    if clip.clip_id in committed:
-        return "damaged" if clip.clip_id in damaged else "done"
-    if clip.clip_id in quarantined:
-        return "quarantined"
-    return "broken" if isinstance(clip, BrokenClip) else "pending"
+class _Found:
+    """The rows and clips that a walk has found so far."""
+
+    def __init__(self, manifest: Manifest, store: StoreStates) -> None:
+        self._manifest = manifest
+        self._store = store
+        self._broken, self._mended = BrokenModels(store.quarantined), set[str]()
+        self._num_rows = self._num_repeats = self._num_random = 0
+        self._num_cut = self._num_other_names = 0
+        self._num_clips = Counter[ClipState]()
+        self._buckets = BucketCounts()
+        # `--only` counts rows that it leaves out, so they have no numbers of their own here
+        self._part_of_rows = None if manifest.selection.only else PartOfRows()
+
+    def add(self, row: ManifestRow) -> None:
+        clip = row.clip
+        state = self._store.state_of(clip)
+        self._num_rows += 1
+        self._num_random += row.is_random
+        self._num_other_names += _may_be_another_name(row, state)
+        if isinstance(clip, BrokenClip):
+            self._num_clips[state] += 1
+            self._broken.add(clip)
+            return
+        quarantined = self._store.quarantined
+        if quarantined and (stand_in := stand_in_id(clip.name)) in quarantined:
+            self._mended.add(stand_in)
+        if row.is_repeat:
+            self._num_repeats += 1
+            part = self._buckets.part_of(clip.kind)
+        else:
+            self._num_clips[state] += 1
+            self._num_cut += clip.is_text_cut
+            part = self._buckets.add(clip.kind, state)
+        if self._part_of_rows is not None:
+            is_wanted = state == "pending" and not row.is_repeat
+            if is_wanted or _is_counted(row):
+                self._part_of_rows.add(row.number, part)
+
+    def plan(self) -> Plan:
+        """Return the plan, once all rows were added.
+
+        Raises:
+            ManifestError: no model of the manifest can be used.
+        """
+        if self._broken.messages and not self._buckets:
+            raise ManifestError(next(iter(self._broken.messages.values())))
+        in_order = self._buckets.sorted(self._manifest.catalog)
+        return Plan(
+            name=self._manifest.name,
+            num_rows=self._num_rows,
+            num_repeats=self._num_repeats,
+            num_random=self._num_random,
+            num_clips=self._num_clips.total(),
+            num_done=self._num_clips["done"],
+            num_damaged=self._num_clips["damaged"],
+            num_quarantined=self._num_clips["quarantined"],
+            num_pending=self._num_clips["pending"],
+            num_other_names=self._num_other_names,
+            num_cut=self._num_cut,
+            buckets=in_order,
+            parts=tuple(self._buckets.parts(in_order)),
+            broken=self._broken.models(),
+            mended=frozenset(self._mended),
+            _manifest=self._manifest,
+            _counts=self._buckets,
+            _part_of_rows=self._part_of_rows,
+            _store=self._store,
+        )
 
 
 def _is_counted(row: ManifestRow) -> bool:

@@ -55,6 +55,6 @@ def _write(plan: Plan, mp4_keys: Mapping[str, str], file: TextIO) -> None:
     table = csv.writer(file, lineterminator="\n")
     table.writerow(COLUMNS)
     for row, state in plan.rows():
-        clip_id = row.spec.clip_id
+        clip_id = row.clip.clip_id
         key = mp4_keys.get(clip_id, "") if state == "done" else ""
-        table.writerow((row.index, row.spec.name, clip_id, state, key))
+        table.writerow((row.number, row.clip.name, clip_id, state, key))

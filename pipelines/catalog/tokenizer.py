@@ -21,7 +21,7 @@ from pipelines.errors import ModelFolderError
 from pipelines.texts import Tokens
 
 MAX_VOCABULARY_BYTES = 40_000_000  # a file; UMT5's has 17 MB, which take 0.4 GB, Gemma 3's 33 MB
-MAX_KEPT = 2**17  # texts whose tokens are kept, at most 25 MB
+MAX_KEPT, MAX_KEPT_CHARACTERS = 2**17, 2**24  # texts whose tokens are kept
 DIGEST_BYTES = 16
 
 
@@ -58,18 +58,21 @@ class ModelTokenizer:
         self._tokenizer = tokenizer
         self._clean = clean
         self._words = words
-        self._kept: dict[bytes, Tokens] = {}
+        self._kept: dict[str, Tokens] = {}
+        self._num_kept_characters = 0
 
     def read(self, texts: Sequence[str]) -> list[Tokens]:
         kept = self._kept
-        keys = [_key(text) for text in texts]
-        missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in kept}
+        missing = list(dict.fromkeys([text for text in texts if text not in kept]))
         if not missing:
-            return [kept[key] for key in keys]
-        new = dict(zip(missing, self._tokenize(list(missing.values())), strict=True))
-        found = [new[key] if key in new else kept[key] for key in keys]
-        if len(kept) + len(new) > MAX_KEPT:
+            return [kept[text] for text in texts]
+        new = dict(zip(missing, self._tokenize(missing), strict=True))
+        found = [new[text] if text in new else kept[text] for text in texts]
+        num_characters = sum(map(len, missing))
+        self._num_kept_characters += num_characters
+        if len(kept) + len(new) > MAX_KEPT or self._num_kept_characters > MAX_KEPT_CHARACTERS:
             kept.clear()
+            self._num_kept_characters = num_characters
         kept.update(new)
         return found
 
@@ -163,7 +166,3 @@ CLEANINGS: dict[Family, Callable[[str], str]] = {
     "ltx": _unchanged,
     "ltx2": str.strip,  # source: diffusers 0.42, pipelines/ltx2/pipeline_ltx2.py
 }
-
-
-def _key(text: str) -> bytes:
-    return hashlib.blake2b(text.encode(), digest_size=DIGEST_BYTES).digest()

@@ -142,13 +142,13 @@ def _kept_inputs(options: GcOptions) -> Sha256Set:
         )
         with long_work(f"planning {written}"):
             for row in manifest.rows():
-                if isinstance(row.spec, BrokenClip):
+                if isinstance(row.clip, BrokenClip):
                     raise RefusedError(
-                        f"{row.spec.message}; without the model the images and videos of its clips "
+                        f"{row.clip.message}; without the model the images and videos of its clips "
                         "are not known, so nothing can be removed; without --keep only those stay "
                         "that records, quarantines and failures name"
                     )
-                for file in row.spec.request.inputs.files():
+                for file in row.clip.kind.request.inputs.files():
                     kept.add(file.sha256)
         manifest.check_unchanged()
         if manifest.has_grown():

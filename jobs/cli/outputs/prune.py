@@ -150,9 +150,9 @@ def _ids(manifest: Manifest, store: Store) -> Iterator[str]:
     """
     salt = read_salt(store)
     for row in replace(manifest, salt=salt or b"").rows():
-        if isinstance(row.spec, BrokenClip):
+        if isinstance(row.clip, BrokenClip):
             raise RefusedError(
-                f"{row.spec.message}; without the model the ids of its clips are not known, so "
+                f"{row.clip.message}; without the model the ids of its clips are not known, so "
                 "nothing can be pruned"
             )
         if row.is_random and salt is None:
@@ -160,7 +160,7 @@ def _ids(manifest: Manifest, store: Store) -> Iterator[str]:
                 f"{manifest.path} has random seeds and this output has drawn none, so it is not "
                 "its manifest"
             )
-        yield row.spec.clip_id
+        yield row.clip.clip_id
     manifest.check_unchanged()
     if manifest.has_grown():
         raise RefusedError(f"{manifest.path} grows: lines were appended to it; run it again")

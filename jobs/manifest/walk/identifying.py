@@ -38,28 +38,66 @@ class RowKind:
 
     @cached_property
     def ids(self) -> ClipIds:
-        return ClipIds(self.model, self.request)
-
-    @cached_property
-    def texts(self) -> EncodedTexts:
-        return EncodedTexts.of(self.request)
+        return ClipIds(self.model, self.request, self.other_tokens)
 
     @cached_property
     def other_tokens(self) -> tuple[Tokens | None, Tokens | None]:
         """The tokens of the negative prompt and of the unconditional text."""
         negative, unconditional = (
-            None if text is None else self.tokenizer.tokens(text) for text in self.texts[1:]
+            None if text is None else self.tokenizer.tokens(text)
+            for text in EncodedTexts.of(self.request)[1:]
         )
         return negative, unconditional
 
+    @cached_property
+    def has_other_cut(self) -> bool:
+        """True if another text than the prompt has more tokens than the model reads."""
+        most = self.model.max_sequence_length
+        return any(tokens.count > most for tokens in self.other_tokens if tokens)
+
 
 class Resolved(NamedTuple):
-    """The clip of a row without an id. The seed of its request is 0 if it is to be drawn."""
+    """The clip of a row without an id. The seed is None if it is to be drawn."""
 
     kind: RowKind
     name: str
-    request: GenerationRequest
+    prompt: str
+    seed: int | None
     meta: Mapping[str, str]
+
+
+class RowClip(NamedTuple):
+    """The clip of a row with its id. A walk that only counts clips needs no more of it.
+
+    Args:
+        tokens: tokens of the prompt.
+    """
+
+    kind: RowKind
+    clip_id: str
+    name: str
+    prompt: str
+    seed: int
+    meta: Mapping[str, str]
+    tokens: Tokens
+
+    @property
+    def is_text_cut(self) -> bool:
+        """True if a text has more tokens than the model reads."""
+        kind = self.kind
+        return self.tokens.count > kind.model.max_sequence_length or kind.has_other_cut
+
+    def spec(self) -> ClipSpec:
+        kind = self.kind
+        return ClipSpec(
+            self.clip_id,
+            self.name,
+            kind.model,
+            kind.request.with_prompt_and_seed(self.prompt, self.seed),
+            kind.parallel,
+            self.meta,
+            RequestTokens(self.tokens, *kind.other_tokens),
+        )
 
 
 def in_batches(rows: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -89,45 +127,40 @@ def read_prompts(clips: Sequence[Resolved | BrokenClip]) -> list[Tokens | None]:
             by_model.setdefault(clip.kind.model.name, []).append((index, clip))
     for of_model in by_model.values():
         tokenizer = of_model[0][1].kind.tokenizer
-        read = tokenizer.read([clip.request.prompt for _, clip in of_model])
+        read = tokenizer.read([clip.prompt for _, clip in of_model])
         for (index, _), tokens in zip(of_model, read, strict=True):
             found[index] = tokens
     return found
 
 
-def identified(
-    clip: Resolved, prompt: Tokens, seeds: RandomSeeds, *, is_random: bool, is_named: bool
-) -> ClipSpec:
+def identified(clip: Resolved, prompt: Tokens, seeds: RandomSeeds, *, is_named: bool) -> RowClip:
     """Return a clip with its tokens, its seed and its id.
 
     Args:
         prompt: tokens of its prompt.
-        is_random: True if its seed is drawn; it is 0 until then.
         is_named: True if its row gives its name.
 
     Raises:
         RequestError: a text has more tokens than the model reads, and must not be cut.
     """
-    kind, name, request, meta = clip
-    tokens = RequestTokens(prompt, *kind.other_tokens)
-    if request.text == "refuse":
-        _check_length(tokens, kind.model)
-    own_id = kind.ids.of(request.sampling.seed, tokens)
-    if is_random:
-        seed = seeds.of_name(name) if is_named else seeds.of_content(own_id)
-        request = request.with_prompt_and_seed(request.prompt, seed)
-        own_id = kind.ids.of(seed, tokens)
-    return ClipSpec(own_id, name, kind.model, request, kind.parallel, meta, tokens)
+    kind, name, text, seed, meta = clip
+    if kind.request.text == "refuse":
+        most = kind.model.max_sequence_length
+        if prompt.count > most or kind.has_other_cut:
+            raise _too_long(RequestTokens(prompt, *kind.other_tokens), kind.model)
+    if seed is None:
+        seed = seeds.of_name(name) if is_named else seeds.of_content(kind.ids.of(0, prompt))
+    return RowClip(kind, kind.ids.of(seed, prompt), name, text, seed, meta, prompt)
 
 
-def _check_length(tokens: RequestTokens, model: ModelIdentity) -> None:
+def _too_long(tokens: RequestTokens, model: ModelIdentity) -> RequestError:
+    """Return the error about the first text of too many tokens."""
     most = model.max_sequence_length
-    if not tokens.has_more_than(most):
-        return
-    for name, of_text in tokens.by_field().items():
-        if of_text.count > most:
-            raise RequestError.of(
-                f"{name} must have at most {most:,} tokens for {model.name}, not "
-                f"{of_text.count:,}: shorten it, or let its end be cut with text: truncate",
-                name,
-            )
+    name, count = next(
+        (name, one.count) for name, one in tokens.by_field().items() if one.count > most
+    )
+    return RequestError.of(
+        f"{name} must have at most {most:,} tokens for {model.name}, not {count:,}: shorten it, or "
+        "let its end be cut with text: truncate",
+        name,
+    )

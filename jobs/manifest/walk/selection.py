@@ -1,11 +1,12 @@
 """The rows of a walk: those that it reads, and those that `--only` and `--limit` ask for."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from jobs.errors import RefusedError
+from jobs.manifest.walk.identifying import RowClip
 from jobs.text import nearest, shown
 from jobs.types import BrokenClip, ClipSpec
 
@@ -54,22 +55,25 @@ class MarkedRows:
 ALL_ROWS = AllRows()
 
 
-@dataclass(frozen=True, slots=True)
-class ManifestRow:
+class ManifestRow(NamedTuple):
     """One row, and the clip that it asks for.
 
     Args:
-        index: number of the row, from 0.
+        number: number of the row, from 0.
         is_named: True if the row gives the name of the clip.
         is_random: True if the row asks for a random seed.
         is_repeat: True if an earlier row asks for the same clip.
     """
 
-    index: int
-    spec: ClipSpec | BrokenClip
+    number: int
+    clip: RowClip | BrokenClip
     is_named: bool
     is_random: bool
     is_repeat: bool
+
+    @property
+    def spec(self) -> ClipSpec | BrokenClip:
+        return self.clip if isinstance(self.clip, BrokenClip) else self.clip.spec()
 
 
 @dataclass(frozen=True)
@@ -110,10 +114,13 @@ class Selection:
             RefusedError: at the end, if no row has one of the names or ids.
         """
         rows = self._named(walk, file) if self.only else walk()
+        if self.limit is None:
+            yield from rows
+            return
         num_clips = 0
         for row in rows:
             num_clips += not row.is_repeat
-            if self.limit is None or num_clips <= self.limit:
+            if num_clips <= self.limit:
                 yield row
             elif not self.only:
                 return
@@ -122,14 +129,14 @@ class Selection:
         wanted = frozenset(self.only)
         found, chosen = set[str](), set[str]()
         for row in walk():
-            clip_id = row.spec.clip_id
-            if words := wanted & {row.spec.name, clip_id}:
+            clip_id = row.clip.clip_id
+            if words := wanted & {row.clip.name, clip_id}:
                 found |= words
-                yield replace(row, is_repeat=clip_id in chosen)
+                yield row._replace(is_repeat=clip_id in chosen)
                 chosen.add(clip_id)
         for word in self.only:
             if word not in found:
-                names = (row.spec.name for row in islice(walk(), MAX_COMPARED))
+                names = (row.clip.name for row in islice(walk(), MAX_COMPARED))
                 candidate = nearest(word, names)
                 remedy = f"; did you mean {candidate!r}?" if candidate else ""
                 raise RefusedError(
