@@ -103,6 +103,7 @@ class _Columns:
         self._separator = separator
         self._notes = {name: meta_name(name, extra_columns) for name in names}
         self._decimal_mark = DecimalMark()
+        self._has_parallel = not PARALLEL_FIELDS.keys().isdisjoint(names)
         for name in filter(None, names):
             self._check(name)
 
@@ -112,10 +113,12 @@ class _Columns:
         Raises:
             RowValueError: the row has other columns, or a cell is wrong.
         """
-        beyond = cells[len(self._names) :]
-        if len(cells) < len(self._names) or any(map(str.strip, beyond)):
+        num_names = len(self._names)
+        if len(cells) != num_names and (
+            len(cells) < num_names or any(map(str.strip, cells[num_names:]))
+        ):
             raise RowValueError(
-                f"expected {counted(len(self._names), 'cell')}, as in the header, "
+                f"expected {counted(num_names, 'cell')}, as in the header, "
                 f"got {len(cells)}; {SEPARATORS[self._separator]} separates cells, and a cell "
                 "that holds it must be in quotes"
             )
@@ -134,13 +137,17 @@ class _Columns:
                 values[name] = self._value(name, cell, line)
             else:
                 notes.append((note, cell))
-        meta = {META: make_meta(notes)} if notes else {}
-        return with_parallel(values) | meta
+        if self._has_parallel:
+            values = with_parallel(values)
+        if notes:
+            values[META] = make_meta(notes)
+        return values
 
     def _value(self, name: str, cell: str, line: int) -> Any:
-        field = _ALL_FIELDS[name]
         if name in FREE_TEXTS:
             refuse_placeholder(name, cell)
+            return parse_cell(name, cell)
+        field = _ALL_FIELDS[name]
         is_number = field.value_type == "number"
         value = parse_cell(name, self._decimal_mark.with_point(cell) if is_number else cell)
         if is_number or field.value_type == "whole number":

@@ -34,6 +34,14 @@ NAME_PATTERN = "[A-Za-z0-9_-][A-Za-z0-9._-]*"
 _MAX_INTEGER = 2**63 - 1
 _YES_NO = {"true": True, "false": False}
 _ALL_FIELDS = FIELDS | PARALLEL_FIELDS
+_PLAIN_TEXTS = frozenset(  # every text is a value of these
+    name
+    for name, one in _ALL_FIELDS.items()
+    if one.value_type == "text" and not one.choices and name != "name"
+)
+_WHOLE_NUMBERS = frozenset(
+    name for name, one in _ALL_FIELDS.items() if one.value_type == "whole number"
+)
 _EXPECTED: dict[FieldType, str] = {
     "text": "text",
     "whole number": "a whole number",
@@ -91,6 +99,14 @@ def check_value(name: str, value: object) -> Any:
     An int is accepted for a float, and 17.0 for 17, since JSON and pandas make no difference. Null
     is accepted for a nullable field alone.
     """
+    if type(value) is str and name in _PLAIN_TEXTS:
+        return value
+    if type(value) is int and name in _WHOLE_NUMBERS:
+        return _bounded(name, value)
+    return _checked(name, value)
+
+
+def _checked(name: str, value: object) -> Any:
     field = _ALL_FIELDS[name]
     is_word = isinstance(value, str) and value in WORDS.get(name, ())
     if is_word or (value is None and field.is_nullable):

@@ -150,7 +150,11 @@ def read_prompts(path: ManifestFile, lines: Lines, wanted: Wanted) -> Iterator[N
 
 def _decoded(line: str) -> object:
     try:
-        return _DECODE(line)
+        if line[0] == "{" and line[-2:] == "}\n":  # as most lines are written
+            document, end = _DECODER.raw_decode(line)
+            if end == len(line) - 1:
+                return document
+        return _DECODER.decode(line)
     except RecursionError as error:
         raise RowValueError("expected a flat JSON object, this one is nested too deeply") from error
     except json.JSONDecodeError as error:
@@ -193,4 +197,4 @@ def _refuse_constant(word: str) -> None:
     raise RowValueError(f"{word} is not a number that JSON knows, nor a value of any field")
 
 
-_DECODE = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant).decode
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant)

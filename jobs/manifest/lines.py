@@ -7,12 +7,18 @@ lines.
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from io import BufferedReader, BytesIO
+from io import BufferedReader, BytesIO, StringIO
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, NamedTuple, Protocol
 
 from jobs.errors import ManifestError
-from jobs.manifest.tables.encoding import BOM, UTF_8, detect_encoding, encoding_of, read_line
+from jobs.manifest.tables.encoding import (
+    BOM,
+    UTF_8,
+    decoded_blocks,
+    detect_encoding,
+    encoding_of,
+)
 from pipelines.regular_files import open_regular_file
 
 MAX_LINE_BYTES = 1024 * 1024
@@ -185,24 +191,36 @@ def read_lines(path: ManifestFile, hasher: Hasher, num_bytes: int) -> Lines:
     Args:
         num_bytes: length of the part that is read; what was appended later is not.
     """
-    number, num_left, encoding, file = 0, num_bytes, "", str(path)
+    file, number, begun = str(path), 0, ""
     with open_manifest_file(path) as stream:
-        while True:
-            number += 1
-            try:
-                encoding = encoding or detect_encoding(stream)
-                content = read_line(stream, encoding, min(MAX_LINE_BYTES + 1, num_left))
-            except OSError as error:
-                location = SourceLocation(file, number)
-                raise location.refuse(f"cannot be read: {error.strerror}") from error
-            if not content:
-                return
-            if len(content) > MAX_LINE_BYTES:
-                location = SourceLocation(file, number)
-                raise location.refuse(f"the line is longer than {MAX_LINE_BYTES:,} bytes")
-            hasher.update(content)
-            num_left -= len(content)
-            yield number, decode(content, SourceLocation(file, number), encoding)
+        try:
+            encoding = detect_encoding(stream)
+            for text, wrong_byte in decoded_blocks(stream, encoding, hasher.update, num_bytes):
+                begun += text if number or begun else text.removeprefix(BOM)
+                if _is_long(begun[: begun.find("\n") + 1 or None], encoding):
+                    location = SourceLocation(file, number + 1)
+                    raise location.refuse(f"the line is longer than {MAX_LINE_BYTES:,} bytes")
+                whole, feed, begun = begun.rpartition("\n")
+                for line in StringIO(whole + feed, newline="\n"):
+                    number += 1
+                    yield number, line
+                if wrong_byte is not None:
+                    raise _refuse_byte(SourceLocation(file, number + 1), encoding, wrong_byte)
+        except OSError as error:
+            location = SourceLocation(file, number + 1)
+            raise location.refuse(f"cannot be read: {error.strerror}") from error
+    if begun:
+        yield number + 1, begun
+
+
+def _is_long(line: str, encoding: str) -> bool:
+    # no character of these encodings has more than four bytes
+    return 4 * len(line) > MAX_LINE_BYTES and len(line.encode(encoding)) > MAX_LINE_BYTES
+
+
+def _refuse_byte(location: SourceLocation, encoding: str, byte: int) -> ManifestError:
+    remedy = "; save it as UTF-8 (Excel: CSV UTF-8)" if encoding == UTF_8 else ""
+    return location.refuse(f"expected {encoding}, got the byte 0x{byte:02X}{remedy}")
 
 
 def decode(content: bytes, location: SourceLocation, encoding: str | None = None) -> str:
@@ -217,9 +235,6 @@ def decode(content: bytes, location: SourceLocation, encoding: str | None = None
         text = content.decode(encoding)
     except UnicodeDecodeError as error:
         line = location.line + content.count("\n".encode(encoding), 0, error.start)
-        byte = content[error.start]
-        remedy = "; save it as UTF-8 (Excel: CSV UTF-8)" if encoding == UTF_8 else ""
-        raise SourceLocation(location.file, line).refuse(
-            f"expected {encoding}, got the byte 0x{byte:02X}{remedy}"
-        ) from error
+        at_fault = SourceLocation(location.file, line)
+        raise _refuse_byte(at_fault, encoding, content[error.start]) from error
     return text.removeprefix(BOM) if location.line == 1 else text

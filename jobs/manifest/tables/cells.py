@@ -22,10 +22,13 @@ _FLOAT = re.compile(r"[+-]?[0-9]+([.,]0+|[.,]?[0-9]*[eE][+-]?[0-9]+)")
 _PLACEHOLDER = re.compile(
     r"nan|none|null|nat|n/a|<na>|\\n|#[\w/]+[!?]|#n/a|#nv|err:[0-9]{3}", re.IGNORECASE
 )
+MAX_PLACEHOLDER_CHARACTERS = 7  # of one that does not begin with #
 
 
 def whole_number(word: str) -> int | None:
     """Return a whole number; None if the word is none, or has more than one reading."""
+    if word.isdecimal() and word.isascii() and len(word) <= 19:
+        return int(word)
     found = _WHOLE.fullmatch(word)
     if not found or _GROUPED.fullmatch(word):
         return None
@@ -60,7 +63,10 @@ def refuse_placeholder(name: str, text: str) -> None:
     Raises:
         RowValueError: the text is a word such as `NaN` or `#NAME?`.
     """
-    if _PLACEHOLDER.fullmatch(text.strip()):
+    word = text.strip()
+    if len(word) > MAX_PLACEHOLDER_CHARACTERS and word[0] != "#":
+        return
+    if _PLACEHOLDER.fullmatch(word):
         raise RowValueError(
             f"{name} is {shown(text)}, which programs write for a missing value or a failed "
             "formula; leave the cell empty, or write the text in JSONL if it is meant"
@@ -84,6 +90,8 @@ class DecimalMark:
         Raises:
             RowValueError: it has a decimal point and an earlier one a comma, or the reverse.
         """
+        if word.isdecimal():
+            return
         mark = next((one for one in ".," if one in word), "")
         if mark and self.mark and mark != self.mark:
             raise RowValueError(

@@ -6,8 +6,10 @@ of PowerShell. Nothing is guessed from the content.
 
 import codecs
 from array import array
+from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
+BLOCK_BYTES = 64 * 1024
 UTF_8 = "UTF-8"
 BOM = "\ufeff"
 _UTF_16 = {codecs.BOM_UTF16_LE: "UTF-16-LE", codecs.BOM_UTF16_BE: "UTF-16-BE"}
@@ -25,19 +27,28 @@ def detect_encoding(stream: BinaryIO) -> str:
     return encoding
 
 
-def read_line(stream: BinaryIO, encoding: str, max_bytes: int) -> bytes:
-    """Return the next line with its line feed, or its first `max_bytes`; none at the end."""
-    if encoding == UTF_8:
-        return stream.readline(max_bytes)
-    line, feed = bytearray(), "\n".encode(encoding)
-    while len(line) < max_bytes:
-        part = stream.readline(max_bytes - len(line))
-        line += part
-        if len(line) % 2 and len(line) < max_bytes:  # the byte 0x0A is half a character
-            line += stream.read(1)
-        if not part or line.endswith(feed):
-            break
-    return bytes(line)
+def decoded_blocks(
+    stream: BinaryIO, encoding: str, take: Callable[[bytes], object], num_bytes: int
+) -> Iterator[tuple[str, int | None]]:
+    """Yield the text of an open file in parts, and with the last one the first wrong byte, if any.
+
+    Args:
+        take: is called with all bytes that are read.
+        num_bytes: length of the part of the file that is read.
+    """
+    decoder = codecs.getincrementaldecoder(encoding)()
+    is_at_end = False
+    while not is_at_end:
+        block = stream.read(min(BLOCK_BYTES, num_bytes))
+        take(block)
+        num_bytes -= len(block)
+        is_at_end = not block
+        try:
+            text = decoder.decode(block, final=is_at_end)
+        except UnicodeDecodeError as error:
+            yield error.object[: error.start].decode(encoding), error.object[error.start]
+            return
+        yield text, None
 
 
 class LineTable:
