@@ -484,6 +484,14 @@ def test_a_digest_set_distinguishes_digests_that_begin_alike() -> None:
     assert not any(digests.add(digest) for digest in alike)
 
 
+def test_a_digest_set_does_not_take_the_border_of_two_digests_for_one() -> None:
+    digests, border = DigestSet(), bytes(16)
+    for digest in (bytes(2) + b"a" + bytes(13), bytes(3) + b"b" + bytes(12)):
+        assert digests.add(digest)
+    assert border not in digests
+    assert (digests.add(border), digests.add(border)) == (True, False)
+
+
 def test_manifest_and_plan_load_without_the_libraries_of_workers() -> None:
     program = (
         "import sys, jobs.clip_id, jobs.manifest.manifest, jobs.plan.plan\n"

@@ -112,6 +112,10 @@ def test_a_text_is_tokenized_once_until_too_many_are_kept(
     counting.read(["d"])
     counting.tokens("a")
     assert seen == ["a", "b", "c", "d", "a"]
+    monkeypatch.setattr(module, "MAX_KEPT_CHARACTERS", 5)
+    counting.read(["long"])
+    counting.read(["a", "long"])
+    assert seen[5:] == ["long", "a"]
 
 
 @given(
