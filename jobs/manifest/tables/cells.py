@@ -22,7 +22,7 @@ _FLOAT = re.compile(r"[+-]?[0-9]+([.,]0+|[.,]?[0-9]*[eE][+-]?[0-9]+)")
 _PLACEHOLDER = re.compile(
     r"nan|none|null|nat|n/a|<na>|\\n|#[\w/]+[!?]|#n/a|#nv|err:[0-9]{3}", re.IGNORECASE
 )
-MAX_PLACEHOLDER_CHARACTERS = 7  # of one that does not begin with #
+MAX_PLACEHOLDER_CHARACTERS = 7  # but those with # may be longer
 
 
 def whole_number(word: str) -> int | None:
