@@ -13,6 +13,7 @@ from jobs.records.schema import (
     WorkerIdentity,
     utc_iso,
 )
+from jobs.records.scores.score_record import ScoreRecord
 from jobs.settings.run_config import EncodingConfig
 from jobs.store.store import Store
 from jobs.types import ClipFailed, ClipSpec
@@ -96,4 +97,26 @@ def failure_of(
 def quarantine_of(clip_id: str, message: str = "out of memory") -> QuarantineRecord:
     return QuarantineRecord.of(
         failed(clip_id, message), RUN_ID, "failed on 3 workers", utc_iso(AT_S)
+    )
+
+
+def score_of(clip_id: str, measure: str, digest: str, hour: int, **figures: float) -> ScoreRecord:
+    return ScoreRecord(
+        clip_id=clip_id,
+        measure=measure,
+        digest=digest * 16,
+        source="a/b",
+        revision="r",
+        num_stills=4,
+        question="",
+        sha256="0" * 64,
+        negatives=("red",),
+        figures=figures,
+        words={"there is red": "yes"},
+        num_vectors=0,
+        vectors="",
+        scored_at=f"2026-01-31T{hour:02}:00:00.000Z",
+        duration_s=0.5,
+        device="cpu",
+        versions={},
     )

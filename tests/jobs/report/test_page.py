@@ -14,6 +14,7 @@ from jobs.media.encode import encode_mp4
 from jobs.media.sound import facts_of
 from jobs.records.commit import JSON, MP4, read_record
 from jobs.records.keys import clip_key, record_key
+from jobs.records.scores.score_record import write_score
 from jobs.report.gallery import Gallery
 from jobs.report.links import PlainLinks
 from jobs.report.target import Target
@@ -22,6 +23,7 @@ from jobs.store.store import Store, open_store
 from pipelines.request import AudioTrack, VideoFrames
 from tests.builders.browser import chromium, until, watched_page, web_server
 from tests.builders.outputs import NEGATIVES, PROMPTS, make_output
+from tests.builders.records import score_of
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -221,6 +223,27 @@ def test_filters_and_the_order(page: "Page", output: Output) -> None:
     assert names(page) == before
     page.get_by_role("button", name="Clear filters").click()
     assert found(page) == f"{NUM_CLIPS} clips"
+
+
+def test_clips_are_sorted_by_a_score_and_show_it(browser: "Browser", tmp_path: Path) -> None:
+    output = made(tmp_path / "scored", 3)
+    high, low, without = output.committed
+    for clip_id, value in ((high, 31.52345), (low, 20.0)):
+        write_score(output.store, score_of(clip_id, "clip", "a", 9, prompt=value))
+    output.refresh()
+    by_id = {one: read_record(output.store, one).name for one in output.committed}
+    with watched_page(browser, output.root) as page:
+        open_view(page, output.url, "view=clips")
+        page.get_by_label("Sort by").select_option(label="Score clip.prompt")
+        assert names(page) == [by_id[low], by_id[high], by_id[without]]
+        assert page.locator(".clips-view .caption .value").all_inner_texts()[:2] == ["20", "31.52"]
+        page.get_by_role("button", name="Order: ascending").click()
+        assert names(page) == [by_id[high], by_id[low], by_id[without]]
+        go(page, clip=high)
+        facts = page.locator(".clip-view dl").inner_text().split("\n")
+        assert facts[facts.index("Score clip.prompt") + 1] == "31.52"
+        go(page, clip=without)
+        assert "Score clip.prompt" not in page.locator(".clip-view dl").inner_text()
 
 
 def test_a_clip_beside_its_neighbours(page: "Page", output: Output) -> None:

@@ -10,7 +10,7 @@ import pytest
 from jobs.overview.clips import OutputClip, Unreadable, read_clips
 from jobs.records.commit import JSON
 from jobs.records.listing import list_clips
-from jobs.records.scores.score_record import ScoreRecord, as_base64, write_score
+from jobs.records.scores.score_record import as_base64, write_score
 from jobs.report.gallery import Gallery
 from jobs.report.links import PlainLinks
 from jobs.report.rows import entry_of, seen_of
@@ -18,31 +18,9 @@ from jobs.report.scripts import part_document, rows_of
 from jobs.report.target import Target
 from jobs.tables.files import ClipTables
 from jobs.tables.writing import add_clips
-from tests.builders.records import commit
+from tests.builders.records import commit, score_of
 from tests.builders.specs import spec
 from tests.fakes.store import MemoryStore
-
-
-def score_of(clip_id: str, measure: str, digest: str, hour: int, **figures: float) -> ScoreRecord:
-    return ScoreRecord(
-        clip_id=clip_id,
-        measure=measure,
-        digest=digest * 16,
-        source="a/b",
-        revision="r",
-        num_stills=4,
-        question="",
-        sha256="0" * 64,
-        negatives=("red",),
-        figures=figures,
-        words={"there is red": "yes"},
-        num_vectors=0,
-        vectors="",
-        scored_at=f"2026-01-31T{hour:02}:00:00.000Z",
-        duration_s=0.5,
-        device="cpu",
-        versions={},
-    )
 
 
 @pytest.fixture
