@@ -26,14 +26,12 @@ class References:
     folder: Path
     paths: tuple[Path, ...] = field(repr=False)
 
-    def tasks(self, measure: str) -> Iterator[PicturesTask]:
-        """Yield the pictures in pieces, read when they are wanted.
+    def files(self) -> Iterator[tuple[str, bytes]]:
+        """Yield the name and the bytes of each picture.
 
         Raises:
             RefusedError: a file cannot be read, or is too large.
         """
-        batch: list[tuple[str, bytes]] = []
-        num_bytes = 0
         for path in self.paths:
             try:
                 content = read_bounded(path, MAX_IMAGE_BYTES)
@@ -41,7 +39,14 @@ class References:
                 raise RefusedError(
                     f"--references: {path} cannot be read: {error.strerror}"
                 ) from error
-            batch.append((path.relative_to(self.folder).as_posix(), content))
+            yield path.relative_to(self.folder).as_posix(), content
+
+    def tasks(self, measure: str) -> Iterator[PicturesTask]:
+        """Yield the pictures in pieces, read when they are wanted. Raises as `files`."""
+        batch: list[tuple[str, bytes]] = []
+        num_bytes = 0
+        for name, content in self.files():
+            batch.append((name, content))
             num_bytes += len(content)
             if len(batch) == BATCH_PICTURES or num_bytes >= BATCH_BYTES:
                 yield PicturesTask(measure, tuple(batch))

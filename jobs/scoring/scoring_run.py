@@ -18,6 +18,7 @@ from jobs.records.scores.score_record import ScoreRecord, points_in, score_parse
 from jobs.scoring.figures import FigureSums, Group, GroupFigures
 from jobs.scoring.left import ClipToScore, clips_to_score
 from jobs.scoring.pool import Pool
+from jobs.scoring.reference_cache import ReferenceCache, digest_of
 from jobs.scoring.references import References
 from jobs.scoring.tasks import ScoringSetup, Task, TaskDone, TaskFailed
 from jobs.settings.run_config import RunConfig
@@ -108,6 +109,7 @@ class ScoringRun:
         measures: the measures.
         is_chosen: the choice among its clips.
         on_step: called after each step with the counts so far.
+        cache: the distributions of references that this machine knows.
     """
 
     store: Store
@@ -115,6 +117,7 @@ class ScoringRun:
     is_chosen: Callable[[OutputClip], bool]
     on_step: Callable[[Progress], None] = lambda _progress: None
     progress: Progress = field(default_factory=Progress)
+    cache: ReferenceCache = field(default_factory=ReferenceCache.of_user)
 
     def score(self, pool: Pool) -> None:
         """Score each chosen clip that lacks a score.
@@ -154,25 +157,37 @@ class ScoringRun:
         Raises:
             RefusedError: fewer than two of them can be used.
         """
+        found: dict[str, Gaussian] = {}
+        for spec in self.measures.found:
+            if not spec.kind.is_of_a_set:
+                continue
+            digest = digest_of(spec, references)
+            if (known := self.cache.read(digest)) is None:
+                known, is_whole = self._placed(spec.name, references, pool)
+                if is_whole:
+                    self.cache.write(digest, known)
+            found[spec.name] = known
+        return found
+
+    def _placed(self, measure: str, references: References, pool: Pool) -> "tuple[Gaussian, bool]":
+        """Return the distribution for one measure, and True if every picture counts in it."""
         from pipelines.scoring.frechet import PointSums
 
-        found: dict[str, Gaussian] = {}
-        for name in self.measures.of_sets:
-            sums = PointSums()
-            for outcome in pool.run(references.tasks(name)):
-                if isinstance(outcome, TaskFailed):
-                    raise RefusedError(f"{outcome.task.name}: {outcome.message}")
-                for one in outcome.refusals:
-                    self.progress.add_trouble(f"reference {one.name}: {name}: {one.message}")
-                if outcome.num_vectors:
-                    sums.add(points_in(outcome.vectors, outcome.num_vectors))
-                self.on_step(self.progress)
-            gaussian = sums.gaussian()
-            if gaussian is None:
-                reasons = "; ".join(self.progress.trouble[-2:])
-                raise RefusedError(f"{name}: fewer than two references can be used: {reasons}")
-            found[name] = gaussian
-        return found
+        sums, num_refused = PointSums(), 0
+        for outcome in pool.run(references.tasks(measure)):
+            if isinstance(outcome, TaskFailed):
+                raise RefusedError(f"{outcome.task.name}: {outcome.message}")
+            num_refused += len(outcome.refusals)
+            for one in outcome.refusals:
+                self.progress.add_trouble(f"reference {one.name}: {measure}: {one.message}")
+            if outcome.num_vectors:
+                sums.add(points_in(outcome.vectors, outcome.num_vectors))
+            self.on_step(self.progress)
+        gaussian = sums.gaussian()
+        if gaussian is None:
+            reasons = "; ".join(self.progress.trouble[-2:])
+            raise RefusedError(f"{measure}: fewer than two references can be used: {reasons}")
+        return gaussian, num_refused == 0
 
     def figures(
         self,

@@ -1,6 +1,7 @@
 """A scoring run on outputs of true Shapes clips: its records, its resumption and its figures."""
 
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,10 @@ from jobs.records.keys import list_keys, parse_key, score_key
 from jobs.records.scores.score_record import ScoreRecord, as_base64, points_in, score_parser
 from jobs.scoring.figures import FigureSums
 from jobs.scoring.pool import PoolHere
+from jobs.scoring.reference_cache import ReferenceCache
+from jobs.scoring.references import find_references
 from jobs.scoring.scoring_run import ScoringRun, find_measures
+from jobs.scoring.tasks import Task, TaskOutcome
 from jobs.settings.run_config import RunConfig, StoreConfig
 from jobs.store.store import Store, open_store
 from jobs.upkeep.audit import AuditParams, audit_output
@@ -46,7 +50,8 @@ def store(tmp_path: Path) -> Store:
 
 def run_of(store: Store, *specs: MeasureSpec) -> tuple[ScoringRun, PoolHere]:
     measures = find_measures(specs)
-    scoring = ScoringRun(store, measures, lambda _clip: True)
+    cache = ReferenceCache(Path(store.uri.removeprefix("file://")).parent / "cache")
+    scoring = ScoringRun(store, measures, lambda _clip: True, cache=cache)
     return scoring, PoolHere(measures.setup(store.uri, RunConfig()))
 
 
@@ -101,8 +106,6 @@ def test_other_weights_are_scored_anew_and_the_distance_is_the_formula(
     (tmp_path / "references" / "broken.jpg").write_bytes(b"no picture")
     scoring, pool = run_of(store, MeasureSpec("fid", str(folder), num_stills=3))
     scoring.score(pool)
-    from jobs.scoring.references import find_references
-
     theirs = scoring.place_references(find_references(tmp_path / "references"), pool)
     assert scoring.progress.trouble[0].startswith("reference broken.jpg: fid: expected a PNG")
     (group,) = scoring.figures(lambda _record, _scores: [()], theirs)
@@ -119,6 +122,33 @@ def test_other_weights_are_scored_anew_and_the_distance_is_the_formula(
     again.score(pool)
     assert again.progress.num_written == 3
     assert len({one.revision for one in scores_of(store)}) == 2
+
+
+def test_references_are_placed_once_and_again_if_one_changes(store: Store, tmp_path: Path) -> None:
+    folder, pictures = scorers.dino_folder(tmp_path / "dino"), tmp_path / "references"
+    pictures.mkdir()
+    for number in range(3):
+        Image.fromarray(scorers.picture(number)).save(pictures / f"{number}.png")
+    scoring, pool = run_of(store, MeasureSpec("fid", str(folder), num_stills=3))
+    scoring.score(pool)
+    first = scoring.place_references(find_references(pictures), pool)["fid"]
+    known = scoring.place_references(find_references(pictures), NoPool())["fid"]
+    assert (known.num, known.mean.tolist()) == (first.num, first.mean.tolist())
+    np.testing.assert_array_equal(known.covariance, first.covariance)
+    (entry,) = scoring.cache.folder.iterdir()
+    entry.write_bytes(b"other bytes")
+    again = scoring.place_references(find_references(pictures), pool)["fid"]
+    assert again.mean.tolist() == first.mean.tolist(), "a damaged entry costs time alone"
+    Image.fromarray(scorers.picture(9)).save(pictures / "0.png")
+    changed = scoring.place_references(find_references(pictures), pool)["fid"]
+    assert changed.mean.tolist() != first.mean.tolist()
+
+
+class NoPool:
+    """A pool that gets no task."""
+
+    def run(self, tasks: Iterable[Task]) -> Iterator[TaskOutcome]:
+        raise AssertionError("nothing is left to do")
 
 
 def test_a_clip_that_a_measure_does_not_take_is_named_and_the_others_go_on(
