@@ -20,12 +20,13 @@ class TextSimilarity:
     """
 
     def __init__(self, folder: Path, device: torch.device) -> None:
-        from transformers import AutoModel
+        from transformers import AutoModel, SiglipModel
 
         self._model = load_model(AutoModel, folder, device)
         self._tokenizer = load_tokenizer(folder)
         self._images = load_image_processor(folder)
         self._device = device
+        self._reads_padding = isinstance(self._model, SiglipModel)  # it was trained without a mask
         text_config: Any = self._model.config.text_config
         self._max_tokens = int(text_config.max_position_embeddings)
 
@@ -42,6 +43,8 @@ class TextSimilarity:
             max_length=self._max_tokens,
             return_tensors="pt",
         ).to(self._device)
+        if self._reads_padding:
+            tokens.pop("attention_mask", None)
         pixels = pixels_of(self._images, stills_NHWC, self._device)
         found = self._model(**tokens, pixel_values=pixels)
         image_ND = torch.nn.functional.normalize(found.image_embeds.float(), dim=-1)
