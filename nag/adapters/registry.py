@@ -52,6 +52,7 @@ MODULES = {
     "ChromaTransformer2DModel": "joint.chroma",
     "MochiTransformer3DModel": "joint.mochi",
     "HiDreamImageTransformer2DModel": "joint.hidream",
+    "BriaFiboTransformer2DModel": "joint.bria_fibo",
     "Flux2Transformer2DModel": "sequence.flux2",
     "Krea2Transformer2DModel": "sequence.krea2",
     "QwenImage21Transformer2DModel": "sequence.qwen_image21",

@@ -189,6 +189,7 @@ OF_JOINT_ATTENTION: dict[str, Passes] = {
     ),
     "MochiPipeline": "batched",
     "HiDreamImagePipeline": "batched",
+    **dict.fromkeys(("BriaFiboPipeline", "BriaFiboEditPipeline"), "batched"),
     "CogView3PlusPipeline": "batched",
     "CogView4Pipeline": "named",
     "CogView4ControlPipeline": "prompt first",

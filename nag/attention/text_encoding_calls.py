@@ -1,7 +1,7 @@
 """The calls that a stock pipeline makes of its own `encode_prompt`.
 
 Some pipelines decide about classifier-free guidance in a local variable of their call, which shows
-in one place only: the argument of `encode_prompt`.
+in one place only: an argument of `encode_prompt`, the decision itself or the scale.
 """
 
 from inspect import signature
@@ -9,7 +9,7 @@ from typing import Any
 
 from nag.stand_ins import ReplacedMethod
 
-ARGUMENT = "do_classifier_free_guidance"
+ARGUMENT, SCALE = "do_classifier_free_guidance", "guidance_scale"
 
 
 class TextEncodingCalls:
@@ -31,14 +31,15 @@ class TextEncodingCalls:
         if hasattr(type(pipeline), ARGUMENT) or encode is None:
             return
         self._signature = signature(encode)
-        if ARGUMENT in self._signature.parameters:
+        if {ARGUMENT, SCALE} & self._signature.parameters.keys():
             self._observed = ReplacedMethod(pipeline, "encode_prompt", self._encode)
 
     def _encode(self, *args: Any, **kwargs: Any) -> Any:
         assert self._observed is not None
         call = self._signature.bind(*args, **kwargs)
         call.apply_defaults()
-        self.has_unconditional_text = bool(call.arguments[ARGUMENT])
+        asked = call.arguments.get(ARGUMENT)
+        self.has_unconditional_text = call.arguments[SCALE] > 1 if asked is None else bool(asked)
         return self._observed.own(*args, **kwargs)
 
     def remove(self) -> None:

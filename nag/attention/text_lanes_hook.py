@@ -47,6 +47,11 @@ class LanePlan:
             takes both as one tensor; else both must have one length.
         glyphs: arguments of the letters that the prompt quotes; None without them.
         layers: argument that holds the text by all layers of an encoder; None without one.
+        positions: argument that holds the positions of the text, (T, axes) or (B, T, axes), all
+            zero; None where both prompts have one length.
+        mask_in: argument, a mapping, that holds the mask of text and image by the name
+            `attention_mask`, (B, 1, 1, S); the processors get that of the text, (N, T). None if the
+            mask is an argument of its own.
         further: returns the number of tokens that a model joins to those of the text, of the model
             and the call's arguments.
     """
@@ -58,6 +63,8 @@ class LanePlan:
     has_own_lengths: bool = False
     glyphs: TextInput | None = None
     layers: str | None = None
+    positions: str | None = None
+    mask_in: str | None = None
     further: Callable[[Any, dict[str, Any]], int] = _no_further_tokens
 
 
@@ -120,7 +127,13 @@ class TextLanesHook(CallHook):
             )
         rows = LaneRows(guided, length, negative_length)
         arguments[text.embeds] = _stack(rows, embeds_BTD, negative.embeds)
-        self._append_mask(arguments, rows, negative)
+        if plan.mask_in is None:
+            self._append_mask(arguments, rows, negative)
+        else:
+            arguments[plan.mask_in] = self._with_mask(arguments.get(plan.mask_in), rows, negative)
+        if plan.positions is not None:
+            filler = (0, 0, 0, rows.width - length)
+            arguments[plan.positions] = functional.pad(arguments[plan.positions], filler)
         if plan.pooled is not None:
             arguments[plan.pooled] = _with_pooled(arguments[plan.pooled], negative, plan.pooled)
         for name in plan.repeated:
@@ -131,6 +144,22 @@ class TextLanesHook(CallHook):
         if plan.layers is not None:
             append_layers(arguments, plan.layers, negative, rows)
         self._lanes.rows = rows.with_tokens(plan.further(self._model, arguments))
+
+    def _with_mask(
+        self, given: dict[str, Any] | None, rows: LaneRows, negative: NegativeText
+    ) -> dict[str, Any]:
+        """Return a mapping with the mask of both texts in the place of that of text and image."""
+        given = dict(given or {})
+        mask, of_lane = given.pop("attention_mask", None), negative.attention_mask
+        if mask is None and (of_lane is None or bool(of_lane.all())):
+            return given
+        device = negative.embeds.device
+        of_call = torch.ones((rows.count, rows.text_length), dtype=torch.bool, device=device)
+        if mask is not None:
+            of_call = mask[:, 0, 0, : rows.text_length].bool().expand_as(of_call)
+        if of_lane is None:
+            of_lane = of_call.new_ones(negative.embeds.shape[:2])
+        return given | {"attention_mask": _stack(rows, of_call, of_lane.to(of_call))}
 
     def _append_mask(
         self, arguments: dict[str, Any], rows: LaneRows, negative: NegativeText

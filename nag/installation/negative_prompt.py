@@ -97,6 +97,7 @@ def _encoder(pipeline: Any) -> tuple[Any, dict[str, Any]]:
             "prompt_3": None,
             "num_images_per_prompt": 1,
             "do_classifier_free_guidance": False,
+            "guidance_scale": 1.0,  # in its place in Bria's Fibo
             **_caption_cleaning(pipeline),
         }
     step = pipeline.blocks.sub_blocks["text_encoder"]  # a modular pipeline's

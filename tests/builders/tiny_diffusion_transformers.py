@@ -1,5 +1,6 @@
 """Pipelines of further models with joint attention, at tiny size, random and without encoders."""
 
+import re
 import warnings
 from typing import Any
 
@@ -7,6 +8,8 @@ import torch
 from diffusers import (
     AuraFlowPipeline,
     AuraFlowTransformer2DModel,
+    BriaFiboPipeline,
+    BriaFiboTransformer2DModel,
     ChromaPipeline,
     ChromaTransformer2DModel,
     CogVideoXDDIMScheduler,
@@ -21,9 +24,10 @@ from diffusers import (
     MochiTransformer3DModel,
 )
 
+from tests.builders import tiny
 from tests.builders.tiny_joint import HEADS, POOLED_DIM, TEXT_DIM, finished, randomized
 
-LAYER_DIM, NUM_LAYERS = 10, 3  # layers of an encoder that a model takes all
+LAYER_DIM, NUM_LAYERS = 10, 4  # layers of an encoder that a model takes all
 
 WITHOUT: dict[str, Any] = {"vae": None, "text_encoder": None, "tokenizer": None}
 
@@ -132,3 +136,34 @@ def hidream_pipeline(**changes: Any) -> Any:
     pipeline = _pipeline(HiDreamImagePipeline, transformer, **dict.fromkeys(names))
     pipeline.default_sample_size = 8  # it scales all sizes to this area
     return pipeline
+
+
+class FiboOfSeeds(BriaFiboPipeline):
+    """Takes for a prompt the seed of embeddings, their rows, the row, and the tokens of a text."""
+
+    num_layers = NUM_LAYERS
+
+    def get_prompt_embeds(self, prompt: Any, *_: Any, **__: Any) -> Any:
+        found: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+        for one in prompt:
+            seed, rows, row, length, num_tokens = map(int, re.findall(r"\d+", one))
+            first, second = (torch.Generator().manual_seed(seed) for _ in range(2))
+            embeds = torch.randn(rows, length, TEXT_DIM, generator=first)
+            layers = torch.randn(self.num_layers, rows, length, LAYER_DIM, generator=second)
+            found.append((embeds[row], layers[:, row], torch.arange(length) < num_tokens))
+        embeds, layers, masks = (torch.stack(ones) for ones in zip(*found, strict=True))
+        return embeds, tuple(layers.unbind(1)), masks
+
+
+def fibo_pipeline(pipeline_class: Any = FiboOfSeeds) -> Any:
+    torch.manual_seed(0)
+    transformer = BriaFiboTransformer2DModel(
+        in_channels=4,
+        num_layers=2,
+        num_single_layers=2,
+        joint_attention_dim=TEXT_DIM,
+        axes_dims_rope=[4, 4, 4],
+        text_encoder_dim=LAYER_DIM,
+        **HEADS,
+    )
+    return _pipeline(pipeline_class, transformer, text_encoder=tiny.text_encoder())

@@ -22,6 +22,7 @@ from tests.nag.hidream_by_hand import HiDreamAttention, share_image
 from tests.nag.reference import Guidance, guided, softmax_sums
 
 Rotate = Callable[[torch.Tensor, Any], torch.Tensor]  # (1, L, H, K) and the positions' embedding
+IN = "joint_attention_kwargs"  # holds the mask of Bria's Fibo
 LLAMA = "encoder_hidden_states_llama3"
 IMAGE = ("to_q", "to_k", "to_v", "norm_q", "norm_k")
 TEXT = ("add_q_proj", "add_k_proj", "add_v_proj", "norm_added_q", "norm_added_k")
@@ -97,6 +98,8 @@ class _Call:
         num_guided = 0
         for row, text in enumerate(texts):
             of_row = {name: _row(value, row, len(texts)) for name, value in arguments.items()}
+            if (arguments.get(IN) or {}).get("attention_mask") is not None:
+                of_row[IN] = {"attention_mask": arguments[IN]["attention_mask"][row : row + 1]}
             if LLAMA in arguments:
                 of_row[LLAMA] = arguments[LLAMA][:, row : row + 1]
             is_unguided = "skip_layers" in arguments or (
@@ -120,6 +123,10 @@ class _Call:
         two = {name: _twice(value) for name, value in one.items()}
         length = max(text.shape[1], negative.shape[1])
         mask = None if mask_name is None else one.get(mask_name)
+        if "text_encoder_layers" in one:  # Fibo
+            given = (two.pop(IN) or {}).get("attention_mask")
+            mask = None if given is None else given[:, 0, 0, : text.shape[1]]
+            two["txt_ids"] = one["txt_ids"].new_zeros(length, 3)
         masks = [
             torch.ones(text.shape[:2]) if mask is None else mask,
             torch.ones(negative.shape[:2])
@@ -148,8 +155,17 @@ class _Call:
         if self.pooled is not None:
             name = next(name for name in one if name.startswith("pooled_"))
             two[name] = torch.cat([one[name], self.pooled[index : index + 1]])
-        if self.guidance.layers is not None:
-            two[LLAMA] = torch.cat([one[LLAMA], self.guidance.layers[:, index : index + 1]], 1)
+        layers = self.guidance.layers
+        if layers is not None and LLAMA not in one:
+            pairs = zip(one["text_encoder_layers"], layers[:, index : index + 1], strict=True)
+            two["text_encoder_layers"] = [
+                torch.cat(
+                    [functional.pad(each, (0, 0, 0, length - each.shape[1])) for each in pair]
+                )
+                for pair in pairs
+            ]
+        elif layers is not None:
+            two[LLAMA] = torch.cat([one[LLAMA], layers[:, index : index + 1]], 1)
         return two
 
 

@@ -78,8 +78,11 @@ class Family:
     text: str = "prompt_embeds"
     layers: str | None = None
 
-    def texts(self, rows: int, seed: int, prefix: str = "") -> dict[str, torch.Tensor]:
+    def texts(self, rows: int, seed: int, prefix: str = "") -> dict[str, Any]:
         """Return the arguments of the pipeline that hold a text."""
+        if self.text == "prompt":  # a pipeline without embeddings: each prompt tells its own
+            words = [f"{seed} {rows} {row} {LENGTH} {LENGTH - 2 * row}" for row in range(rows)]
+            return {f"{prefix}prompt": words}
         found = {prefix + self.text: text(rows, seed)}
         if self.layers:
             found[prefix + self.layers] = layers(rows, seed)
@@ -289,6 +292,19 @@ FAMILIES = {
         names_calls=False,
         text="prompt_embeds_t5",
         layers="prompt_embeds_llama3",
+    ),
+    "Bria Fibo": Family(
+        tiny_dits.fibo_pipeline,
+        4,
+        "guidance_scale",
+        pooled=None,
+        mask="of a prompt",
+        has_own_lengths=True,
+        rotate=_rotate_flux,
+        norm=2,
+        names_calls=False,
+        text="prompt",
+        layers="of a prompt",
     ),
 }
 all_families = pytest.mark.parametrize("family", FAMILIES.values(), ids=list(FAMILIES))

@@ -91,9 +91,9 @@ def test_texts_that_do_not_fit_are_refused(family: Family) -> None:
         ]
     if family.layers:
         whole = replace(negative, layer_embeds=None)
-        cases.append(("takes encoder_hidden_states_llama3 too: give", whole))
+        cases.append((" too: give NegativeText the layer_embeds", whole))
         short = replace(negative, layer_embeds=layers(1, 2)[:1])
-        cases.append(("must be (3, batch, tokens, 10), got (1, 1, 7, 10)", short))
+        cases.append(("layer_embeds must be (4, batch, tokens, 10)", short))
         several = replace(negative, layer_embeds=layers(2, 2))
         cases.append(("must be (layers, 1, tokens, channels)", several))
     if not family.has_own_lengths and not family.mask:

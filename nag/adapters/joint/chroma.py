@@ -18,13 +18,15 @@ from nag.attention.text_lanes import LaneRows
 from nag.attention.text_lanes_hook import Edit, LanePlan
 
 
-def _parts(model: Any) -> Iterable[tuple[torch.nn.Module, Edit]]:
+def parts(model: Any) -> Iterable[tuple[torch.nn.Module, Edit]]:
+    """Return the parts of a model that take the rows of the call."""
     for block in model.transformer_blocks:
         yield block.norm1, LaneRows.first
     yield model.norm_out, LaneRows.first
 
 
-def _outputs(model: Any) -> Iterable[tuple[torch.nn.Module, Edit]]:
+def outputs(model: Any) -> Iterable[tuple[torch.nn.Module, Edit]]:
+    """Return the last part before the single-stream blocks, which repeats the image."""
     yield [model.x_embedder, *model.transformer_blocks][-1], LaneRows.with_lane
 
 
@@ -40,5 +42,5 @@ ADAPTER = Adapter(
     negative_text=_negative_text,
     # None are published: Flux's.
     defaults=flux.ADAPTER.defaults,
-    lanes=LanePlan(_parts, _outputs, repeated=("timestep",)),
+    lanes=LanePlan(parts, outputs, repeated=("timestep",)),
 )

@@ -46,9 +46,7 @@ class NagFluxAttnProcessor(NagJointProcessor):
             )
         image = image_projections(attn, hidden_states)
         if encoder_hidden_states is None:
-            return self.lanes.guide_sequence(
-                self._attend(*_rotated(image, image_rotary_emb, slice(None)), attention_mask)
-            )
+            return self._single(_rotated(image, image_rotary_emb, slice(None)), attention_mask)
         length = encoder_hidden_states.shape[1]
         text = text_projections(attn, encoder_hidden_states)
         image_BLD, text_NTD = self.lanes.guide(
@@ -58,6 +56,10 @@ class NagFluxAttnProcessor(NagJointProcessor):
             attention_mask,
         )
         return attn.to_out[1](attn.to_out[0](image_BLD)), attn.to_add_out(text_NTD)
+
+    def _single(self, sequence: QueryKeyValue, mask: torch.Tensor | None) -> torch.Tensor:
+        """Return the output for a sequence of text and image, (N, S, D)."""
+        return self.lanes.guide_sequence(self._attend(*sequence, mask))
 
 
 def _rotated(projected: QueryKeyValue, rotary: Rotary | None, tokens: slice) -> QueryKeyValue:
