@@ -137,7 +137,16 @@ OF_JOINT_ATTENTION: dict[str, Passes] = {
         ),
         "batched",
     ),
+    "ConsisIDPipeline": "batched",
+    **dict.fromkeys(
+        ("EasyAnimatePipeline", "EasyAnimateControlPipeline", "EasyAnimateInpaintPipeline"),
+        "batched",
+    ),
+    **dict.fromkeys(("MotifVideoPipeline", "MotifVideoImage2VideoPipeline"), "named"),
+    "JoyImageEditPipeline": "prompt first",
+    "JoyImageEditPlusPipeline": "batched",
     "HunyuanVideoPipeline": "named",
+    "HunyuanVideoFramepackPipeline": "prompt first",
     **dict.fromkeys(
         ("HunyuanVideoImageToVideoPipeline", "HunyuanSkyreelsImageToVideoPipeline"), "prompt first"
     ),

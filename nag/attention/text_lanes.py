@@ -154,6 +154,38 @@ class TextLanes(Lanes):
         guided_BLD = rows.replace_guided(image_BLD, guided_GLD)
         return torch.cat([guided_BLD, guided_GLD]) if is_repeated else guided_BLD, torch.cat(filled)
 
+    def guide_cross(
+        self,
+        attend: Attend,
+        query: torch.Tensor,
+        text: tuple[torch.Tensor, torch.Tensor],
+        mask_NT: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Attend from the image to the text of each lane, and guide the guided rows.
+
+        Args:
+            attend: attention of the architecture.
+            query: B rows of L tokens, or N where the model repeats them for the lane.
+            text: keys and values of N rows of T tokens.
+            mask_NT: True where a token of the text is text; None without a mask.
+
+        Returns:
+            The image's output, in as many rows as it came, before the output projection.
+        """
+        rows, (key, value) = self._of_call(), text
+        is_repeated = len(query) > rows.count
+
+        def over(query: torch.Tensor, lane: slice) -> torch.Tensor:
+            bias = None if mask_NT is None else mask_NT[lane].bool()[:, None, None]
+            return attend(query, key[lane], value[lane], bias)
+
+        of_lane = rows.lane_of(query) if is_repeated else rows.guided_of(query)
+        output_BLD = over(rows.first(query), slice(0, rows.count))
+        lane_GLD = over(of_lane, slice(rows.count, None))
+        guided_GLD = self._method.combine(rows.guided_of(output_BLD), lane_GLD)
+        guided_BLD = rows.replace_guided(output_BLD, guided_GLD)
+        return torch.cat([guided_BLD, guided_GLD]) if is_repeated else guided_BLD
+
     def guide_sequence(self, output_NSD: torch.Tensor) -> torch.Tensor:
         """Guide the image tokens in the output of a single-stream attention, text before image.
 

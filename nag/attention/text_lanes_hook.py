@@ -28,6 +28,10 @@ def _no_parts(_model: Any) -> Iterable[tuple[torch.nn.Module, Edit]]:
     return ()
 
 
+def _no_refusal(_arguments: dict[str, Any]) -> str | None:
+    return None
+
+
 def _no_further_tokens(_model: Any, _arguments: dict[str, Any]) -> int:
     return 0
 
@@ -42,7 +46,8 @@ class LanePlan:
         outputs: returns the parts of a model whose output is changed, each with its edit.
         pooled: argument that holds the pooled text; None without one.
         repeated: arguments that are combined with the text, and so are repeated for the lane:
-            tensors, or lists of tensors. If `hidden_states` are, the output is cut to the call.
+            tensors, lists of tensors, or lists with a value for each row. If `hidden_states` are,
+            the output is cut to the call.
         has_own_lengths: True if the texts may have two lengths, since no attention of the model
             takes both as one tensor; else both must have one length.
         glyphs: arguments of the letters that the prompt quotes; None without them.
@@ -54,6 +59,7 @@ class LanePlan:
             mask is an argument of its own.
         further: returns the number of tokens that a model joins to those of the text, of the model
             and the call's arguments.
+        refusal: returns the reason why a call cannot be guided, of its arguments; None if it can.
     """
 
     parts: Callable[[Any], Iterable[tuple[torch.nn.Module, Edit]]] = _no_parts
@@ -66,6 +72,7 @@ class LanePlan:
     positions: str | None = None
     mask_in: str | None = None
     further: Callable[[Any, dict[str, Any]], int] = _no_further_tokens
+    refusal: Callable[[dict[str, Any]], str | None] = _no_refusal
 
 
 class TextLanesHook(CallHook):
@@ -113,6 +120,8 @@ class TextLanesHook(CallHook):
 
     def _guide(self, arguments: dict[str, Any], negative: NegativeText, guided: GuidedSpan) -> None:
         text, plan = self._lanes.text, self._plan
+        if reason := plan.refusal(arguments):
+            raise NagTextError(reason)
         embeds_BTD = arguments[text.embeds]
         num_guided = guided.stop - guided.start
         negative = replace(negative, has_default_length=False).fit(
@@ -261,4 +270,6 @@ def _with_pooled(pooled_BD: torch.Tensor, negative: NegativeText, name: str) -> 
 def _repeat(rows: LaneRows, argument: Any) -> Any:
     if torch.is_tensor(argument):
         return rows.with_lane(argument)
-    return [rows.with_lane(one) for one in argument]
+    if torch.is_tensor(argument[0]):
+        return [rows.with_lane(one) for one in argument]
+    return [*argument, *argument[rows.guided.start : rows.guided.stop]]

@@ -42,16 +42,13 @@ def encode_negative_prompt(
         return negative_prompt
     if max_sequence_length is not None and max_sequence_length < 1:
         raise NagTextError(f"max_sequence_length must be at least 1, not {max_sequence_length}")
-    adapter = find_models(pipeline)[0].adapter
+    adapter, texts = find_models(pipeline)[0].adapter, _texts(negative_prompt)
+    if not adapter.needs_no_image:
+        _refuse_images(pipeline)
     encode, arguments = _encoder(pipeline)
-    arguments |= {"prompt": _texts(negative_prompt), "device": pipeline._execution_device}
+    arguments |= {"prompt": texts, "device": pipeline._execution_device}
+    arguments["batch_size"] = len(texts)  # some count their prompts by it
     takes = signature(encode).parameters
-    arguments["batch_size"] = len(arguments["prompt"])  # some count their prompts by it
-    if "image" in takes and not adapter.needs_no_image:
-        raise NagTextError(
-            f"{type(pipeline).__name__} encodes a text together with an image: give NegativeText "
-            "of what its encode_prompt returns for the negative prompt and the image of the call"
-        )
     has_length = "max_sequence_length" in takes and not any(adapter.encodings)
     has_default_length = has_length and max_sequence_length is None
     if has_length:
@@ -75,6 +72,19 @@ def _texts(negative_prompt: Any) -> list[str]:
     kind = type(negative_prompt).__name__
     remedy = "; wrap embeddings in NegativeText" if torch.is_tensor(negative_prompt) else ""
     raise NagTextError(f"the negative prompt must be a text or a list of texts, got {kind}{remedy}")
+
+
+def _refuse_images(pipeline: Any) -> None:
+    """Raise if the pipeline encodes a text together with the images of its call."""
+    name = "encode_prompt"
+    is_refused = hasattr(pipeline, name) and "image" in signature(pipeline.encode_prompt).parameters
+    if hasattr(pipeline, "encode_prompt_multiple_images"):
+        name, is_refused = "encode_prompt_multiple_images", True
+    if is_refused:
+        raise NagTextError(
+            f"{type(pipeline).__name__} encodes a text together with an image: give NegativeText "
+            f"of what its {name} returns for the negative prompt and the image of the call"
+        )
 
 
 def _default_length(pipeline: Any, encode: Any) -> int:

@@ -16,8 +16,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from diffusers.models.transformers.transformer_easyanimate import EasyAnimateAttnProcessor2_0
 from torch.nn import functional
 
+from tests.nag.further_joint_by_hand import JoyImageAttention, MotifVideoCrossAttention
 from tests.nag.hidream_by_hand import HiDreamAttention, share_image
 from tests.nag.reference import Guidance, guided, softmax_sums
 
@@ -26,6 +28,13 @@ IN = "joint_attention_kwargs"  # holds the mask of Bria's Fibo
 LLAMA = "encoder_hidden_states_llama3"
 IMAGE = ("to_q", "to_k", "to_v", "norm_q", "norm_k")
 TEXT = ("add_q_proj", "add_k_proj", "add_v_proj", "norm_added_q", "norm_added_k")
+# By the class of the stock processor.
+OF_THEIR_OWN: dict[str, Callable[[Any, Any], Any]] = {
+    "HiDreamAttnProcessor": HiDreamAttention,
+    "JoyImageAttnProcessor": JoyImageAttention,
+    "JoyImageEditPlusAttnProcessor": JoyImageAttention,
+    "MotifVideoCrossAttnProcessor2_0": MotifVideoCrossAttention,
+}
 
 
 @contextmanager
@@ -46,14 +55,13 @@ def joint_attention_by_hand(
         (module, module.processor)
         for name, module in transformer.named_modules()
         if hasattr(module, "processor")
-        and name.endswith((".attn", ".attn1"))
-        and re.search(r"(transformer|stream)_blocks\.", name)
+        and name.endswith((".attn", ".attn1", ".cross_attn"))
+        and re.search(r"(transformer|stream|double)_blocks\.", name)
     ]
     is_hidream = hasattr(transformer, "single_stream_blocks")
     for module, processor in replaced:
-        module.processor = (
-            HiDreamAttention(processor, call) if is_hidream else _Attention(processor, call, rotate)
-        )
+        own = OF_THEIR_OWN.get(type(processor).__name__)
+        module.processor = own(processor, call) if own else _Attention(processor, call, rotate)
     transformer.forward = call
     singles = getattr(transformer, "single_transformer_blocks", [])
     if is_hidream:
@@ -97,7 +105,10 @@ class _Call:
         outputs: list[torch.Tensor] = []
         num_guided = 0
         for row, text in enumerate(texts):
-            of_row = {name: _row(value, row, len(texts)) for name, value in arguments.items()}
+            of_row = {
+                name: value if name.startswith("indices_") else _row(value, row, len(texts))
+                for name, value in arguments.items()
+            }
             if (arguments.get(IN) or {}).get("attention_mask") is not None:
                 of_row[IN] = {"attention_mask": arguments[IN]["attention_mask"][row : row + 1]}
             if LLAMA in arguments:
@@ -246,7 +257,9 @@ class _Attention:
         if attn.to_out is None:
             return image_output, text_output
         if attn.add_q_proj is None:
-            text_output = attn.to_out[0](text_output)
+            # EasyAnimate projects no text where it has one set of weights.
+            if not isinstance(self.stock, EasyAnimateAttnProcessor2_0):
+                text_output = attn.to_out[0](text_output)
         elif getattr(attn, "context_pre_only", None) is not True:
             text_output = attn.to_add_out(text_output)
         return attn.to_out[0](image_output), text_output

@@ -12,6 +12,7 @@ from diffusers.models.transformers.transformer_qwenimage import apply_rotary_emb
 from nag import NegativeText
 from tests.builders import tiny_diffusion_transformers as tiny_dits
 from tests.builders import tiny_flux_copies, tiny_joint
+from tests.builders import tiny_joint_videos as tiny_videos
 from tests.nag.joint_by_hand import Rotate
 from tests.nag.reference import Guidance, mask
 
@@ -60,6 +61,7 @@ class Family:
         names_calls: True if its pipeline names the calls of its transformer.
         text: argument of the text.
         layers: argument of the text by the layers of an encoder; None without one.
+        further: further arguments of its pipeline's call, by the number of rows.
     """
 
     build: Callable[[], Any]
@@ -77,6 +79,7 @@ class Family:
     names_calls: bool = True
     text: str = "prompt_embeds"
     layers: str | None = None
+    further: Callable[[int], dict[str, Any]] = lambda _rows: {}
 
     def texts(self, rows: int, seed: int, prefix: str = "") -> dict[str, Any]:
         """Return the arguments of the pipeline that hold a text."""
@@ -306,6 +309,68 @@ FAMILIES = {
         text="prompt",
         layers="of a prompt",
     ),
+    "ConsisID": Family(
+        tiny_videos.consisid_pipeline,
+        2,
+        "guidance_scale",
+        pooled=None,
+        rotate=_rotate_video,
+        video=True,
+        names_calls=False,
+        further=tiny_videos.a_face,
+    ),
+    "EasyAnimate": Family(
+        tiny_videos.easyanimate_pipeline,
+        2,
+        "guidance_scale",
+        pooled=None,
+        mask="prompt_attention_mask",
+        has_own_lengths=True,
+        sees_mask=False,
+        rotate=_rotate_video,
+        video=True,
+        names_calls=False,
+    ),
+    "Framepack": Family(
+        tiny_videos.framepack_pipeline,
+        2,
+        "true_cfg_scale",
+        mask="prompt_attention_mask",
+        rotate=_rotate_video,
+        video=True,
+        names_calls=False,
+        further=tiny_videos.a_window,
+    ),
+    "Motif-Video": Family(
+        tiny_videos.motif_video_pipeline,
+        6,
+        OF_GUIDER,
+        pooled=None,
+        mask="prompt_attention_mask",
+        rotate=_rotate_video,
+        video=True,
+    ),
+    "JoyImage Edit": Family(
+        tiny_videos.joyimage_pipeline,
+        2,
+        "guidance_scale",
+        pooled=None,
+        mask="prompt_embeds_mask",
+        has_own_lengths=True,
+        sees_mask=False,
+        names_calls=False,
+    ),
+    "JoyImage Edit Plus": Family(
+        tiny_videos.joyimage_plus_pipeline,
+        2,
+        "guidance_scale",
+        pooled=None,
+        mask="prompt_embeds_mask",
+        mask_type=torch.long,
+        has_own_lengths=True,
+        names_calls=False,
+        further=tiny_videos.a_prompt,
+    ),
 }
 all_families = pytest.mark.parametrize("family", FAMILIES.values(), ids=list(FAMILIES))
 
@@ -325,11 +390,12 @@ def render(pipeline: Any, family: Family, rows: int = 1, **arguments: Any) -> to
     }
     if family.video:
         call["num_frames"] = 5
-    call |= arguments
+    call |= family.further(rows) | arguments
     scale = call.pop(OF_GUIDER, None)
     if scale is not None:
         pipeline.guider.guidance_scale = scale
-    return pipeline(**call)[0]
+    rendered = pipeline(**call)[0]
+    return rendered[-1] if isinstance(rendered, list) else rendered  # Framepack's windows
 
 
 def assert_agrees(one: torch.Tensor, other: torch.Tensor) -> None:

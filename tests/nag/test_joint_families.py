@@ -67,7 +67,16 @@ def test_a_lora_on_both_streams_is_guided_as_by_hand(family: Family) -> None:
     with install(pipeline) as nag, nag.guide(negative, **family.strengths()):
         without = render(pipeline, family)
     config = LoraConfig(
-        r=2, target_modules=["to_k", "add_k_proj", "add_v_proj", "to_k_t"], init_lora_weights=False
+        r=2,
+        target_modules=[
+            "to_k",
+            "add_k_proj",
+            "add_v_proj",
+            "to_k_t",
+            "img_attn_qkv",
+            "txt_attn_qkv",
+        ],
+        init_lora_weights=False,
     )
     inject_adapter_in_model(config, pipeline.transformer)
     with joint_attention_by_hand(pipeline, guidance, of_whole, family.rotate):

@@ -1,6 +1,6 @@
-"""Guidance in the joint attentions of CogVideoX.
+"""Guidance in the joint attentions of CogVideoX and of ConsisID, which is made from it.
 
-Its norms take the text and the video at once, so the video's rows are repeated in all blocks.
+Their norms take the text and the video at once, so the video's rows are repeated in all blocks.
 
 Shapes: N rows with those of the negative lane, T text tokens, L video tokens, D channels.
 """
@@ -8,7 +8,7 @@ Shapes: N rows with those of the negative lane, T text tokens, L video tokens, D
 from typing import Any
 
 import torch
-from diffusers import CogVideoXTransformer3DModel
+from diffusers import CogVideoXTransformer3DModel, ConsisIDTransformer3DModel
 from diffusers.models.attention_processor import Attention, CogVideoXAttnProcessor2_0
 
 from nag.adapters.adapter import Adapter
@@ -52,8 +52,9 @@ def is_text_attention(_name: str, module: Any) -> bool:
 
 
 ADAPTER = Adapter(
-    models=(CogVideoXTransformer3DModel,),
+    models=(CogVideoXTransformer3DModel, ConsisIDTransformer3DModel),
     processors={CogVideoXAttnProcessor2_0: NagCogVideoXAttnProcessor},
     is_text_attention=is_text_attention,
-    lanes=LanePlan(repeated=("hidden_states", "timestep")),
+    # ConsisID's attentions to a face follow a block, for the video alone.
+    lanes=LanePlan(repeated=("hidden_states", "timestep", "id_cond", "id_vit_hidden")),
 )

@@ -1,5 +1,8 @@
 """Guidance in the joint attentions of HunyuanVideo: two-stream blocks, then single-stream blocks.
 
+Framepack is made of the same blocks. It puts the tokens of a first image before the text, in both
+lanes, and those of earlier frames before the video; they are guided with the video.
+
 Shapes: B rows of a call, N text rows with those of the negative lane, T text tokens, L video
 tokens, S tokens of both, D channels.
 """
@@ -8,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from diffusers import HunyuanVideoTransformer3DModel
+from diffusers import HunyuanVideoFramepackTransformer3DModel, HunyuanVideoTransformer3DModel
 from diffusers.models.attention_processor import Attention
 from diffusers.models.transformers.transformer_hunyuan_video import HunyuanVideoAttnProcessor2_0
 
@@ -86,14 +89,20 @@ def _negative_text(_pipeline: Any, encoded: Any) -> NegativeText:
     return NegativeText(embeds, mask, pooled=pooled)
 
 
+def _num_image_tokens(_model: Any, arguments: dict[str, Any]) -> int:
+    image = arguments.get("image_embeds")
+    return 0 if image is None else image.shape[1]
+
+
 ADAPTER = Adapter(
-    models=(HunyuanVideoTransformer3DModel,),
+    models=(HunyuanVideoTransformer3DModel, HunyuanVideoFramepackTransformer3DModel),
     processors={HunyuanVideoAttnProcessor2_0: NagHunyuanVideoAttnProcessor},
     is_text_attention=is_text_attention,
     negative_text=_negative_text,
     lanes=LanePlan(
         parts,
         pooled="pooled_projections",
-        repeated=("hidden_states", "timestep", "guidance"),
+        repeated=("hidden_states", "timestep", "guidance", "image_embeds"),
+        further=_num_image_tokens,
     ),
 )
