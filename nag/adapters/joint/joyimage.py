@@ -18,6 +18,7 @@ from nag.adapters.joint.processor import NagJointProcessor, rotated
 from nag.attention.text_concat import TextInput
 from nag.attention.text_lanes import LaneRows, QueryKeyValue
 from nag.attention.text_lanes_hook import Edit, LanePlan
+from nag.params import NagParams
 
 TEXT = TextInput("encoder_hidden_states", "encoder_hidden_states_mask")
 
@@ -80,5 +81,7 @@ ADAPTER = Adapter(
     processors={JoyImageAttnProcessor: NagJoyImageAttnProcessor},
     is_text_attention=_is_text_attention,
     # Its pipelines have masks of texts, which its transformer does not take.
+    # None are published: Flux's.
+    defaults=NagParams(nag_scale=5, nag_tau=2.5, nag_alpha=0.25, nag_norm="l2"),
     lanes=LanePlan(_parts, repeated=("timestep",), has_own_lengths=True),
 )

@@ -22,6 +22,7 @@ from nag.adapters.joint.joyimage import TEXT, NagJoyImageAttnProcessor
 from nag.adapters.joint.processor import Rotary
 from nag.attention.text_lanes import QueryKeyValue
 from nag.attention.text_lanes_hook import LanePlan
+from nag.params import NagParams
 
 
 class NagJoyImageEditPlusAttnProcessor(NagJoyImageAttnProcessor):
@@ -64,6 +65,8 @@ ADAPTER = Adapter(
     is_text_attention=_is_text_attention,
     texts=(TEXT,),
     negative_text=embeds_and_mask,
+    # None are published: Flux's.
+    defaults=NagParams(nag_scale=5, nag_tau=2.5, nag_alpha=0.25, nag_norm="l2"),
     lanes=LanePlan(
         repeated=("hidden_states", "timestep", "shape_list"),
         has_own_lengths=True,
