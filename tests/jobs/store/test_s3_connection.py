@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pytest
+from botocore.utils import parse_timestamp
 
 from jobs.errors import StoreRefusedError, StoreUnavailableError
 from jobs.settings.run_config import StoreConfig
+from jobs.store.s3_connection import read_time
 from jobs.store.s3_retries import num_s3_retries
 from jobs.store.store import open_store
 from tests.fakes.s3 import ENVIRONMENT, FakeS3, error, in_process, served
@@ -118,3 +120,28 @@ def test_requests_that_botocore_sends_again_are_counted(monkeypatch: pytest.Monk
         store.put("clips/one", b"1", "text/plain")
         store.get("clips/one")
         assert num_s3_retries() - before == 2
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "2026-01-31T12:00:00Z",
+        "2024-02-29T23:59:59.5Z",
+        "2026-01-31T12:00:00.123456Z",
+        "2026-01-31T12:00:00.123456789Z",
+        "2026-01-31T12:00:00+02:00",
+        "Sat, 31 Jan 2026 12:00:00 GMT",
+        "1769860800",
+        1769860800.5,
+    ],
+)
+def test_a_time_is_the_one_that_botocore_reads(written: str | float) -> None:
+    found = read_time(written)
+    assert found == parse_timestamp(written)
+    assert found.tzinfo is not None
+
+
+@pytest.mark.parametrize("written", ["2026-13-31T12:00:00Z", "2026-W05-6T12:00:00Z", "soon", ""])
+def test_a_time_that_botocore_cannot_read_is_refused(written: str) -> None:
+    with pytest.raises(ValueError, match="Invalid timestamp"):
+        read_time(written)
