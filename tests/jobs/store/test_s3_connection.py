@@ -1,13 +1,18 @@
 """A client that can never work is refused with the variable or file at fault, without a request."""
 
+import io
 from pathlib import Path
+from typing import Any
 
 import pytest
+from botocore.awsrequest import AWSResponse
 from botocore.utils import parse_timestamp
+from urllib3 import HTTPResponse
 
 from jobs.errors import StoreRefusedError, StoreUnavailableError
 from jobs.settings.run_config import StoreConfig
-from jobs.store.s3_connection import read_time
+from jobs.store.s3_connection import SMALL_BODY_BYTES, connect
+from jobs.store.s3_listing import read_time
 from jobs.store.s3_retries import num_s3_retries
 from jobs.store.store import open_store
 from tests.fakes.s3 import ENVIRONMENT, FakeS3, error, in_process, served
@@ -120,6 +125,23 @@ def test_requests_that_botocore_sends_again_are_counted(monkeypatch: pytest.Monk
         store.put("clips/one", b"1", "text/plain")
         store.get("clips/one")
         assert num_s3_retries() - before == 2
+
+
+@pytest.mark.usefixtures("no_aws_environment")
+def test_a_large_body_waits_for_the_servers_word_and_a_small_one_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    put(monkeypatch)
+    client, sent = connect(ONCE).client, list[bool]()
+
+    def answer(request: Any, **_: object) -> AWSResponse:
+        sent.append("Expect" in request.headers)
+        return AWSResponse(request.url, 200, {}, HTTPResponse(io.BytesIO()))
+
+    client.meta.events.register("before-send.s3", answer)
+    for num_bytes in (SMALL_BODY_BYTES, SMALL_BODY_BYTES + 1):
+        client.put_object(Bucket="renders", Key="x", Body=bytes(num_bytes), ChecksumSHA256="x")
+    assert sent == [False, True]
 
 
 @pytest.mark.parametrize(
