@@ -64,12 +64,16 @@ def only_nag(params: GuidanceParams) -> NagParams:
     Raises:
         NagParameterError: the method is another than Normalized Attention Guidance.
     """
-    if not isinstance(params, NagParams):
-        raise NagParameterError(
-            "a model with joint attention of text and image is guided by NagParams alone, got "
-            f"{type(params).__name__}"
-        )
-    return params
+    if isinstance(params, NagParams):
+        return params
+    reason = {
+        VsfParams: "Value Sign Flip is defined for Stable Diffusion 3 and Qwen-Image alone",
+        NasaParams: "NASA is defined for cross-attention alone, whose output is the text's",
+    }
+    raise NagParameterError(
+        "this model with joint attention of text and image is guided by NagParams alone, got "
+        f"{type(params).__name__}: {reason.get(type(params), 'no method has them')}"
+    )
 
 
 class VsfMethod:
@@ -83,9 +87,15 @@ class VsfMethod:
         self.vsf_scale.fill_(params.vsf_scale)
         self.vsf_bias.fill_(params.vsf_bias)
 
+    def flip(
+        self, value_BTHK: torch.Tensor, negative_mask_BN: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the values with those of the last N tokens flipped, and a bias (B, 1, 1, T)."""
+        return value_sign_flip(value_BTHK, negative_mask_BN, self.vsf_scale, self.vsf_bias)
+
     def guide(self, text: TextAttention) -> torch.Tensor:
         assert text.negative_mask is not None
-        value, bias = value_sign_flip(text.value, text.negative_mask, self.vsf_scale, self.vsf_bias)
+        value, bias = self.flip(text.value, text.negative_mask)
         return text.attend(
             text.query, text.key, value, bias if text.bias is None else bias + text.bias
         )

@@ -10,15 +10,16 @@ Shapes: B rows of a call, G of them guided, N text rows (B + G), T text tokens, 
 S tokens of both, D channels, H heads, K channels a head.
 """
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
 from torch.nn import functional
 
-from nag.attention.methods import NagMethod, only_nag
+from nag.attention.methods import NagMethod, VsfMethod, only_nag
 from nag.attention.text_attention import Attend
 from nag.attention.text_concat import UNGUIDED, GuidedSpan, TextInput
-from nag.params import GuidanceParams
+from nag.params import GuidanceParams, VsfParams
 
 QueryKeyValue = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # each (rows, tokens, H, K)
 
@@ -110,10 +111,22 @@ class TextLanes(Lanes):
     The hook of a model writes it; the processors of that model read it.
     """
 
-    def __init__(self, text: TextInput) -> None:
+    def __init__(self, text: TextInput, *, can_flip: bool = False) -> None:
         self.text = text
+        self.can_flip = can_flip  # Value Sign Flip may guide
+        self.is_flipping = False
+        self.negative_mask: torch.Tensor | None = None  # (G, T) of a guided call
+        self._flip = VsfMethod()
         super().__init__()
         self.rows: LaneRows | None = None  # None outside a call
+
+    def use(self, params: GuidanceParams) -> None:
+        if self.can_flip and isinstance(params, VsfParams):
+            self._flip.set(params)
+            self.is_flipping = True
+        else:
+            super().use(params)
+            self.is_flipping = False
 
     def guide(
         self,
@@ -138,6 +151,8 @@ class TextLanes(Lanes):
         rows = self._of_call()
         positive = slice(0, rows.count), slice(0, rows.text_length)
         negative = slice(rows.count, None), slice(0, rows.negative_length)
+        if self.is_flipping:
+            return self._guide_by_flip(attend, image, text, mask)
         is_repeated = len(image[0]) > rows.count
         of_lane = rows.lane_of if is_repeated else rows.guided_of
         image_BLD, text_BTD = _attend_jointly(
@@ -185,6 +200,39 @@ class TextLanes(Lanes):
         guided_GLD = self._method.combine(rows.guided_of(output_BLD), lane_GLD)
         guided_BLD = rows.replace_guided(output_BLD, guided_GLD)
         return torch.cat([guided_BLD, guided_GLD]) if is_repeated else guided_BLD
+
+    def _guide_by_flip(
+        self,
+        attend: Attend,
+        image: QueryKeyValue,
+        text: QueryKeyValue,
+        mask_NT: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Attend jointly in each lane; the guided image attends to the negative text too, flipped.
+
+        The prompt's tokens see nothing of the negative prompt, nor the reverse.
+        """
+        rows, negative_mask = self._of_call(), self.negative_mask
+        assert negative_mask is not None
+        positive = slice(0, rows.count), slice(0, rows.text_length)
+        of_lane = slice(rows.count, None), slice(0, rows.negative_length)
+        mask_BT = _mask_of(mask_NT, positive)
+        image_BLD, text_BTD = _attend_jointly(attend, image, _cut(text, positive), mask_BT)
+        negative, guided = _cut(text, of_lane), tuple(map(rows.guided_of, image))
+        _, text_GTD = _attend_jointly(attend, guided, negative, negative_mask)
+        prompt = tuple(map(rows.guided_of, _cut(text, positive)))
+        both = [torch.cat(ones, dim=1) for ones in zip(prompt, guided, negative, strict=True)]
+        value, bias = self._flip.flip(both[2], negative_mask)
+        if mask_BT is not None:
+            num_further = value.shape[1] - rows.text_length
+            of_prompt = functional.pad(rows.guided_of(mask_BT).bool(), (0, num_further), value=True)
+            bias = bias.masked_fill(~of_prompt[:, None, None], -math.inf)
+        guided_GLD = attend(guided[0], both[1], value, bias)
+        filled = [
+            functional.pad(one, (0, 0, 0, rows.width - one.shape[1]))
+            for one in (text_BTD, text_GTD)
+        ]
+        return rows.replace_guided(image_BLD, guided_GLD), torch.cat(filled)
 
     def guide_sequence(self, output_NSD: torch.Tensor) -> torch.Tensor:
         """Guide the image tokens in the output of a single-stream attention, text before image.

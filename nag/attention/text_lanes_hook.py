@@ -52,6 +52,8 @@ class LanePlan:
             takes both as one tensor; else both must have one length.
         glyphs: arguments of the letters that the prompt quotes; None without them.
         layers: argument that holds the text by all layers of an encoder; None without one.
+        can_flip: True if Value Sign Flip may guide: all attentions are of two streams, and the
+            image has no rows of its own in the negative lane.
         positions: argument that holds the positions of the text, (T, axes) or (B, T, axes), all
             zero; None where both prompts have one length.
         mask_in: argument, a mapping, that holds the mask of text and image by the name
@@ -69,6 +71,7 @@ class LanePlan:
     has_own_lengths: bool = False
     glyphs: TextInput | None = None
     layers: str | None = None
+    can_flip: bool = False
     positions: str | None = None
     mask_in: str | None = None
     further: Callable[[Any, dict[str, Any]], int] = _no_further_tokens
@@ -128,7 +131,8 @@ class TextLanesHook(CallHook):
             embeds_BTD[guided.start : guided.stop], GuidedSpan(0, num_guided, num_guided)
         )
         length, negative_length = embeds_BTD.shape[1], negative.embeds.shape[1]
-        if length != negative_length and not plan.has_own_lengths:
+        may_differ = plan.has_own_lengths or self._lanes.is_flipping
+        if length != negative_length and not may_differ:
             raise NagTextError(
                 f"the prompt has {length} tokens and the negative prompt has {negative_length}; in "
                 "this family both must have the same: give guide() the max_sequence_length of the "
@@ -143,8 +147,9 @@ class TextLanesHook(CallHook):
         if plan.positions is not None:
             filler = (0, 0, 0, rows.width - length)
             arguments[plan.positions] = functional.pad(arguments[plan.positions], filler)
-        if plan.pooled is not None:
-            arguments[plan.pooled] = _with_pooled(arguments[plan.pooled], negative, plan.pooled)
+        if self._lanes.is_flipping:
+            self._lanes.negative_mask = self._mask_of_flip(negative)
+        self._append_pooled(arguments, rows, negative)
         for name in plan.repeated:
             if arguments.get(name) is not None:
                 arguments[name] = _repeat(rows, arguments[name])
@@ -153,6 +158,18 @@ class TextLanesHook(CallHook):
         if plan.layers is not None:
             append_layers(arguments, plan.layers, negative, rows)
         self._lanes.rows = rows.with_tokens(plan.further(self._model, arguments))
+
+    def _append_pooled(
+        self, arguments: dict[str, Any], rows: LaneRows, negative: NegativeText
+    ) -> None:
+        name = self._plan.pooled
+        if name is None:
+            return
+        if self._lanes.is_flipping:
+            # Its authors have one row of text, which the prompt's pooled text modulates.
+            arguments[name] = rows.with_lane(arguments[name])
+        else:
+            arguments[name] = _with_pooled(arguments[name], negative, name)
 
     def _with_mask(
         self, given: dict[str, Any] | None, rows: LaneRows, negative: NegativeText
@@ -178,6 +195,8 @@ class TextLanesHook(CallHook):
         A mask that goes on over the image stays so.
         """
         name = self._lanes.text.mask
+        if self._lanes.is_flipping and name not in self._signature.parameters:
+            return  # the mask is for the flipped values
         mask_BT, negative_mask_GT = arguments.get(name), negative.attention_mask
         if mask_BT is None and negative_mask_GT is None:
             return
@@ -197,8 +216,22 @@ class TextLanesHook(CallHook):
             rows = rows.with_tokens(num_further)
         arguments[name] = _stack(rows, mask_BT, negative_mask_GT.to(mask_BT))
 
+    def _mask_of_flip(self, negative: NegativeText) -> torch.Tensor:
+        """Return True for each token of the negative prompt that is text, (G, T)."""
+        if negative.attention_mask is not None:
+            return negative.attention_mask.bool()
+        if self._lanes.text.mask in self._signature.parameters:  # a text without filler
+            return torch.ones(negative.embeds.shape[:2], dtype=torch.bool).to(
+                negative.embeds.device
+            )
+        raise NagTextError(
+            "Value Sign Flip must know which tokens of the negative prompt are text, since each of "
+            "the others would take a share of attention away from the prompt: give NegativeText an "
+            "attention_mask, (batch, tokens)"
+        )
+
     def _forget(self) -> None:
-        self._lanes.rows = None
+        self._lanes.rows = self._lanes.negative_mask = None
 
     def _after_call(self, _model: Any, _args: Any, _output: Any) -> Any:
         rows, output = self._lanes.rows, _output

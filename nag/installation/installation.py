@@ -80,7 +80,7 @@ class InstalledGuidance:
         adapter = guided.adapter
         about = (calls, guided.component, self._check_processors)
         if adapter.lanes is not None:
-            lanes = TextLanes(adapter.texts[0])
+            lanes = TextLanes(adapter.texts[0], can_flip=adapter.lanes.can_flip)
             self._replace_processors(guided, lambda _name: lanes)
             self._hooks.append(TextLanesHook(guided.model, lanes, adapter.lanes, *about))
             return

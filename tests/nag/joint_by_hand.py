@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from tests.nag.further_joint_by_hand import JoyImageAttention, MotifVideoCrossAttention
 from tests.nag.hidream_by_hand import HiDreamAttention, share_image
-from tests.nag.reference import Guidance, guided, softmax_sums
+from tests.nag.reference import Guidance, Sums, combined, guided, softmax_sums
 
 Rotate = Callable[[torch.Tensor, Any], torch.Tensor]  # (1, L, H, K) and the positions' embedding
 IN = "joint_attention_kwargs"  # holds the mask of Bria's Fibo
@@ -228,6 +228,7 @@ class _Attention:
             self.call.text_length = encoder_hidden_states.shape[1]
         length = self.call.text_length
         rows: list[np.ndarray] = []
+        image_query, of_image, negative = torch.empty(0), None, None
         for row in range(2):
             queries = self._of_row(attn, hidden_states, encoder_hidden_states, row)
             if self.rotate is not None:
@@ -247,7 +248,18 @@ class _Attention:
             queries = [one[0].flatten(1) for one in queries]
             sums = softmax_sums(*queries, attn.heads, mask, bias)
             rows.append(sums.mean().reshape(num_tokens, -1))
-        image = self.call.guide(rows[0][length:], rows[1][length:])
+            if row == 0:
+                image_query = queries[0][length:]
+                of_image = Sums(sums.weighted[length:], sums.weights[length:])
+            elif self.call.guidance.method == "vsf":
+                # One softmax of the image over the prompt, itself and the negative prompt.
+                text_mask = None if mask is None else mask[:length]
+                key, value = (one[:length] for one in queries[1:])
+                negative = softmax_sums(image_query, key, value, attn.heads, text_mask)
+        if of_image is not None and negative is not None:
+            image = combined(of_image, negative, self.call.guidance).reshape(len(image_query), -1)
+        else:
+            image = self.call.guide(rows[0][length:], rows[1][length:])
         whole = torch.from_numpy(
             np.stack([np.concatenate([row[:length], image]) for row in rows])
         ).to(hidden_states.dtype)

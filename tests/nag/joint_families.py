@@ -62,6 +62,7 @@ class Family:
         text: argument of the text.
         layers: argument of the text by the layers of an encoder; None without one.
         further: further arguments of its pipeline's call, by the number of rows.
+        has_flip: True if Value Sign Flip guides it too.
     """
 
     build: Callable[[], Any]
@@ -80,6 +81,7 @@ class Family:
     text: str = "prompt_embeds"
     layers: str | None = None
     further: Callable[[int], dict[str, Any]] = lambda _rows: {}
+    has_flip: bool = False
 
     def texts(self, rows: int, seed: int, prefix: str = "") -> dict[str, Any]:
         """Return the arguments of the pipeline that hold a text."""
@@ -170,7 +172,13 @@ def _rotate_heads(tokens: torch.Tensor, positions: Any) -> torch.Tensor:
 
 
 FAMILIES = {
-    "SD3": Family(tiny_joint.sd3_pipeline, 3, "guidance_scale", names_calls=False),
+    "SD3": Family(
+        tiny_joint.sd3_pipeline,
+        3,
+        "guidance_scale",
+        names_calls=False,
+        has_flip=True,
+    ),
     "Flux": Family(tiny_joint.flux_pipeline, 4, "true_cfg_scale", rotate=_rotate_flux, norm=2),
     "Qwen-Image": Family(
         tiny_joint.qwen_image_pipeline,
@@ -179,6 +187,7 @@ FAMILIES = {
         pooled=None,
         mask="prompt_embeds_mask",
         has_own_lengths=True,
+        has_flip=True,
         rotate=_rotate_qwen,
     ),
     "HunyuanVideo": Family(

@@ -80,5 +80,5 @@ ADAPTER = Adapter(
     negative_text=embeds_and_mask,
     # None are published: Flux's.
     defaults=NagParams(nag_scale=5, nag_tau=2.5, nag_alpha=0.25, nag_norm="l2"),
-    lanes=LanePlan(_parts, has_own_lengths=True),
+    lanes=LanePlan(_parts, has_own_lengths=True, can_flip=True),
 )

@@ -69,5 +69,10 @@ ADAPTER = Adapter(
     negative_text=_negative_text,
     # The author's for SD3.5 Large.
     defaults=NagParams(nag_scale=5, nag_tau=2.5, nag_alpha=0.125),
-    lanes=LanePlan(_parts, pooled="pooled_projections", repeated=("timestep",)),
+    lanes=LanePlan(
+        _parts,
+        pooled="pooled_projections",
+        repeated=("timestep",),
+        can_flip=True,
+    ),
 )
