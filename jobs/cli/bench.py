@@ -228,8 +228,8 @@ examples:
   nagfarm bench paper --model shapes-wan --prompts shapes.jsonl --measure shapes --measure frames
 
 A LIST is separated by commas. `nagfarm prompts --help` has prompt sets, `nagfarm score --help` the
-measures. Run an interrupted benchmark again to resume it; --report-only judges
-and reports the clips rendered so far.
+measures. Run an interrupted benchmark again to resume it; --report-only judges and reports the
+clips rendered so far.
 """,
     options=BenchArguments,
     run=run,
