@@ -60,6 +60,7 @@ MODULES = {
     "HiDreamImageTransformer2DModel": "joint.hidream",
     "BriaFiboTransformer2DModel": "joint.bria_fibo",
     "Flux2Transformer2DModel": "sequence.flux2",
+    "ErnieImageTransformer2DModel": "sequence.ernie_image",
     "Krea2Transformer2DModel": "sequence.krea2",
     "QwenImage21Transformer2DModel": "sequence.qwen_image21",
 }

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from diffusers import (
     AutoencoderKLFlux2,
+    ErnieImagePipeline,
+    ErnieImageTransformer2DModel,
     FlowMatchEulerDiscreteScheduler,
     Flux2KleinPipeline,
     Flux2Transformer2DModel,
@@ -108,6 +110,39 @@ def krea2_pipeline() -> Any:
             text_encoder=empty,
             tokenizer=empty,
             transformer=randomized(Krea2Transformer2DModel(**config)),
+        )
+    )
+
+
+class SchedulerOfTensors(FlowMatchEulerDiscreteScheduler):
+    """Takes ERNIE-Image's tensor of sigmas without the warning of NumPy 2."""
+
+    def set_timesteps(self, *args: Any, sigmas: Any = None, **kwargs: Any) -> None:
+        super().set_timesteps(*args, sigmas=sigmas.tolist(), **kwargs)
+
+
+def ernie_image_pipeline() -> Any:
+    torch.manual_seed(0)
+    config: dict[str, Any] = {
+        "hidden_size": 24,
+        "num_attention_heads": 2,
+        "num_layers": 2,
+        "ffn_hidden_size": 24,
+        "in_channels": 4,
+        "out_channels": 4,
+        "text_in_dim": TEXT_DIM,
+        "rope_axes_dim": (4, 4, 4),
+    }
+    empty: Any = None
+    return finished(
+        ErnieImagePipeline(
+            transformer=randomized(ErnieImageTransformer2DModel(**config)),
+            vae=empty,
+            text_encoder=empty,
+            tokenizer=empty,
+            scheduler=SchedulerOfTensors(),
+            pe=empty,
+            pe_tokenizer=empty,
         )
     )
 

@@ -70,7 +70,8 @@ def sequences_by_hand(pipeline: Any, rows: Rows, by_hand: ByHand) -> Generator[N
     for one in attentions:
         one.processor = (rows.attention or _Attention)(call)
     transformer.forward = call
-    first = getattr(transformer, "layers", [])[:1]
+    # Elsewhere a text changes nothing of the image before the first block.
+    first = [] if rows.attention else getattr(transformer, "layers", [])[:1]
     hooks = [block.register_forward_pre_hook(call.share_image) for block in first]
     try:
         yield

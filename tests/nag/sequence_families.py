@@ -15,7 +15,7 @@ from tests.builders.tiny import TEXT_DIM
 from tests.nag.flux2_by_hand import Flux2Attention
 from tests.nag.reference import mask
 from tests.nag.sequence_by_hand import Call, Rows
-from tests.nag.stream_attentions import Krea2Attention, QwenImage21Attention
+from tests.nag.stream_attentions import ErnieImageAttention, Krea2Attention, QwenImage21Attention
 
 PROMPT_LENGTHS, NEGATIVE_LENGTHS = (5, 40), (37, 7)
 STRENGTHS: dict[str, Any] = {
@@ -189,6 +189,28 @@ def _qwen21_two(call: Call, text: torch.Tensor) -> Call:
     return call | two | {name: torch.cat([call[name], one]) for name, one in of_text}
 
 
+def _ernie_texts(call: Call) -> list[torch.Tensor]:
+    pairs = zip(call["text_bth"], call["text_lens"], strict=True)
+    return [row[:length] for row, length in pairs]
+
+
+def _ernie_row(call: Call, row: int) -> Call:
+    names = ("hidden_states", "timestep", "text_bth", "text_lens")
+    return call | {name: call[name][row : row + 1] for name in names}
+
+
+def _ernie_two(call: Call, text: torch.Tensor) -> Call:
+    ones = [*_ernie_texts(call), text]
+    two = {name: torch.cat([call[name]] * 2) for name in ("hidden_states", "timestep")}
+    lengths = torch.tensor([len(one) for one in ones])
+    return call | two | {"text_bth": pad_sequence(ones, batch_first=True), "text_lens": lengths}
+
+
+def _ernie_image(call: Call, _text_length: int) -> slice:
+    height, width = call["hidden_states"].shape[2:]
+    return slice(0, height * width)
+
+
 FAMILIES = {
     "Z-Image": Family(
         tiny_sequence.z_image_pipeline,
@@ -229,6 +251,13 @@ FAMILIES = {
         Rows(_lumina2_texts, _lumina2_row, _krea2_two, _flux2_image, torch.stack, Krea2Attention),
         lora=("to_k", "to_out.0", "to_gate"),
         token_shape=(2, TEXT_DIM // 2),
+    ),
+    "ERNIE-Image": Family(
+        tiny_sequence.ernie_image_pipeline,
+        2,
+        1.0,
+        _z_image_arguments,
+        Rows(_ernie_texts, _ernie_row, _ernie_two, _ernie_image, torch.stack, ErnieImageAttention),
     ),
     "Qwen-Image 2.1": Family(
         tiny_sequence.qwen_image21_pipeline,

@@ -113,6 +113,27 @@ class QwenImage21Attention(StreamAttention):
         return torch.polar(torch.ones_like(angles), angles)
 
 
+class ErnieImageAttention(StreamAttention):
+    """ERNIE-Image's, which turns the halves of each head."""
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor,
+        freqs_cis: torch.Tensor,
+    ) -> torch.Tensor:
+        def rotated(tokens_SHK: torch.Tensor, row: int) -> torch.Tensor:
+            angles = freqs_cis[row].double()
+            one, other = tokens_SHK.double().chunk(2, dim=-1)
+            return torch.cat([one, other], -1) * angles.cos() + (
+                torch.cat([-other, one], -1) * angles.sin()
+            )
+
+        output = self.attend(attn, hidden_states, rotated, attention_mask[:, 0, 0])
+        return attn.to_out[0](output)
+
+
 def turned_pairs(tokens_SHK: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
     """Turn each pair of neighbouring channels by complex positions (S, K / 2)."""
     pairs = torch.view_as_complex(tokens_SHK.double().unflatten(-1, (-1, 2)))

@@ -72,10 +72,14 @@ def _embed(model: Any, arguments: Arguments, text_TD: torch.Tensor) -> EmbeddedT
     return EmbeddedText(tokens, len(image_ids), rotary)
 
 
-def _negative_text(_pipeline: Any, encoded: Any) -> NegativeText:
-    texts = encoded[0]
+def filled(texts: list[torch.Tensor]) -> NegativeText:
+    """Return texts (T, D) of several lengths as one negative prompt, with a filler and a mask."""
     mask = pad_sequence([text.new_ones(len(text)) for text in texts], batch_first=True)
     return NegativeText(pad_sequence(texts, batch_first=True), mask)
+
+
+def _negative_text(_pipeline: Any, encoded: Any) -> NegativeText:
+    return filled(encoded[0])
 
 
 ADAPTER = Adapter(
