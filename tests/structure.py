@@ -32,7 +32,8 @@ ORDER = {
     "pipelines": (
         "", "frame_checks", "attention", "catalog/files", "catalog/keys", "catalog/loras",
         "catalog", "context_parallel", "weights", "families", "cost", "shapes", "shapes/evaluation",
-        "shapes/training/running", "shapes/training", "shapes/measuring", "scoring",
+        "shapes/training/running", "shapes/training", "shapes/training/images", "shapes/measuring",
+        "scoring",
     ),
     "jobs": (
         "", "settings", "costs", "timetable", "media", "inputs", "manifest/tables",

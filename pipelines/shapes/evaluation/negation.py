@@ -80,18 +80,29 @@ def draw_named(generator: torch.Generator, left_open: str | None = None) -> dict
 
 
 def draw_tasks(
-    attribute: str, case: Case, num_tasks: int, series: Series = "measure"
+    attribute: str,
+    case: Case,
+    num_tasks: int,
+    series: Series = "measure",
+    unnamed: tuple[str, ...] = (),
 ) -> tuple[NegationTask, ...]:
-    """Return the first tasks of an attribute and a case; each value is negated equally often."""
-    return tuple(islice(_tasks(attribute, case, series), num_tasks))
+    """Return the first tasks of an attribute and a case; each value is negated equally often.
+
+    Args:
+        unnamed: attributes that no prompt names, such as the motion for images.
+    """
+    return tuple(islice(_tasks(attribute, case, series, unnamed), num_tasks))
 
 
-def _tasks(attribute: str, case: Case, series: Series) -> Iterator[NegationTask]:
+def _tasks(
+    attribute: str, case: Case, series: Series, unnamed: tuple[str, ...]
+) -> Iterator[NegationTask]:
     generator = torch.Generator().manual_seed(zlib.crc32(f"{series} {attribute} {case}".encode()))
     values = ATTRIBUTES[attribute]
     index = 0
     while True:
-        named = draw_named(generator, left_open=attribute)
+        drawn = draw_named(generator, left_open=attribute)
+        named = {name: value for name, value in drawn.items() if name not in unnamed}
         if not named:
             continue
         value = values[index % len(values)]

@@ -1,0 +1,140 @@
+"""Train the Shapes image models and save them as ordinary diffusers folders, with their LoRAs.
+
+`python -m pipelines.shapes.training.images.train --output FOLDER`
+
+The models share their text encoders and their autoencoder. A stage whose folder in the cache exists
+is not trained again, so an interrupted training continues after its last finished stage.
+"""
+
+import argparse
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL
+from transformers import (
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    T5EncoderModel,
+    T5Tokenizer,
+)
+
+from pipelines.shapes.training.images.autoencoder import train_autoencoder
+from pipelines.shapes.training.images.denoiser import (
+    ImageTraining,
+    draw_captions,
+    train_denoiser,
+)
+from pipelines.shapes.training.images.distill import ImageDistillation, distil, save_lora
+from pipelines.shapes.training.images.latents import taught_latents
+from pipelines.shapes.training.images.models import MODELS, ImageModel
+from pipelines.shapes.training.images.posterior import Members
+from pipelines.shapes.training.images.text import (
+    ImageTextTraining,
+    TextParts,
+    train_text_parts,
+)
+from pipelines.shapes.training.training_log import TrainingLog
+
+CAPTIONS_SEED = 7
+LORA_FILE = "pytorch_lora_weights.safetensors"
+COURSES = {
+    "shapes-sdxl": ImageTraining(num_steps=1600, seed=1, batch_size=48),
+    "shapes-sd3": ImageTraining(num_steps=1600, seed=1),
+    "shapes-flux": ImageTraining(num_steps=1600, seed=1),
+}
+
+
+def text_stage(folder: Path) -> TextParts:
+    if not (folder / "t5").exists():
+        made = train_text_parts(ImageTextTraining(), TrainingLog(folder / "log.csv").log_step)
+        for name in ("clip_tokenizer", "clip", "clip_2", "t5_tokenizer", "t5"):
+            getattr(made, name).save_pretrained(folder / name)
+    read: Any = CLIPTextModelWithProjection
+    return TextParts(
+        CLIPTokenizer.from_pretrained(folder / "clip_tokenizer"),
+        read.from_pretrained(folder / "clip").eval(),
+        read.from_pretrained(folder / "clip_2").eval(),
+        T5Tokenizer.from_pretrained(folder / "t5_tokenizer"),
+        T5EncoderModel.from_pretrained(folder / "t5").eval(),
+    )
+
+
+def autoencoder_stage(folder: Path, members: Members) -> AutoencoderKL:
+    if not folder.exists():
+        log = TrainingLog(folder.with_suffix(".csv"))
+        train_autoencoder(members.latents, log.log_step).save_pretrained(folder)
+    return AutoencoderKL.from_pretrained(folder, use_safetensors=True).eval()
+
+
+def denoiser_stage(
+    model: ImageModel, cache: Path, parts: tuple[TextParts, AutoencoderKL], members: Members
+) -> Any:
+    """Return the assembled pipeline with a trained denoiser."""
+    denoiser = model.build_denoiser(COURSES[model.name].seed)
+    pipeline: Any = model.assemble(*parts, denoiser)
+    folder = cache / model.name
+    if not folder.exists():
+        course = COURSES[model.name]
+        captions = draw_captions(model, pipeline, course.num_captions, CAPTIONS_SEED)
+        log = TrainingLog(cache / f"{model.name}.csv")
+        train_denoiser(course, model, denoiser, captions, members, log.log_step)
+        pipeline.components[model.denoiser].save_pretrained(folder)
+    trained = type(denoiser).from_pretrained(folder, use_safetensors=True)
+    return model.assemble(*parts, trained)
+
+
+def forget_paths(folder: Path) -> None:
+    """Delete the paths of this machine that a saved pipeline notes in its configurations."""
+    for path in [*folder.rglob("config.json"), *folder.rglob("model_index.json")]:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content.pop("_name_or_path", None) is not None:
+            path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def model_stage(
+    model: ImageModel, output: Path, cache: Path, parts: tuple[TextParts, AutoencoderKL]
+) -> None:
+    """Save the pipeline in float16, then train its LoRA on the weights as saved."""
+    members = Members(taught_latents())
+    folder = output / model.name
+    if not folder.exists():
+        pipeline = denoiser_stage(model, cache, parts, members)
+        pipeline.to(torch.float16).save_pretrained(folder)
+        forget_paths(folder)
+        shutil.copy(cache / f"{model.name}.csv", folder / "train_log.csv")
+    folder_of_lora = output / f"{model.name}-4step"
+    if not (folder_of_lora / LORA_FILE).exists():
+        student = model.pipeline_class.from_pretrained(folder, dtype=torch.float32)
+        captions = draw_captions(model, student, COURSES[model.name].num_captions, CAPTIONS_SEED)
+        log = TrainingLog(folder_of_lora / "train_log.csv")
+        distil(ImageDistillation(), model, student, captions, members, log.log_step)
+        save_lora(model, student, folder_of_lora)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description="Train the Shapes image models (about half an hour on an idle core)."
+    )
+    parser.add_argument("models", nargs="*", help=f"default: {', '.join(MODELS)}")
+    parser.add_argument("--output", type=Path, required=True, help="the folder of their folders")
+    parser.add_argument("--cache", type=Path, help="folder of the stages (default: OUTPUT.cache)")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.models) - set(MODELS):
+        parser.error(f"expected models of {', '.join(MODELS)}, got {', '.join(sorted(unknown))}")
+    # the vocabulary must not depend on the number of cores
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    output: Path = arguments.output
+    cache: Path = arguments.cache or output.with_suffix(".cache")
+    members = Members(taught_latents())
+    parts = text_stage(cache / "text"), autoencoder_stage(cache / "vae", members)
+    for name in arguments.models or MODELS:
+        model_stage(MODELS[name], output, cache, parts)
+        print(f"saved {output / name}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,183 @@
+"""The Shapes image models: their world and exact targets, their weights, prompts and negatives."""
+
+import json
+from typing import Any
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+import nag
+from pipelines.catalog.files.sources import PACKAGED_WEIGHTS
+from pipelines.shapes.evaluation.negation import draw_tasks
+from pipelines.shapes.images import (
+    IMAGE_ATTRIBUTES,
+    all_images,
+    draw_images,
+    image_caption,
+    judge_image,
+    sample_image,
+)
+from pipelines.shapes.measuring.images import (
+    FEW_STEPS,
+    Method,
+    draw_answers,
+    image_tasks,
+    load_image_pipeline,
+)
+from pipelines.shapes.training.images.distill import Student
+from pipelines.shapes.training.images.latents import LATENT_SHAPE
+from pipelines.shapes.training.images.models import MODELS, ImageModel
+from pipelines.shapes.training.images.posterior import OPEN, Members
+from pipelines.shapes.world import SIZE_PX
+
+MAX_MODEL_BYTES = 6_000_000
+STRONG = nag.NagParams(nag_scale=11, nag_tau=2.5, nag_alpha=0.5)
+
+
+def test_the_judge_reads_every_kind_of_image_and_calls_it_clean() -> None:
+    images = all_images()
+    assert len(set(images)) == 1800
+    drawn = images[::25]  # every colour, shape and background in one place
+    for image, pixels in zip(drawn, draw_images(drawn).permute(0, 2, 3, 1).numpy(), strict=True):
+        verdict = judge_image(pixels)
+        assert verdict.is_clean
+        assert [getattr(verdict, name) for name in IMAGE_ATTRIBUTES] == [
+            getattr(image, name) for name in IMAGE_ATTRIBUTES
+        ]
+
+
+def test_captions_and_tasks_of_images_never_speak_of_motion() -> None:
+    generator = torch.Generator().manual_seed(0)
+    texts = [image_caption(sample_image(generator), generator) for _ in range(200)]
+    texts += [task.prompt for task in image_tasks(20)]
+    words = {word for text in texts for word in text.split()}
+    assert words.isdisjoint({"moving", "moves", "going", "still", "rest", "move"})
+    of_clips = draw_tasks("colour", "open", 20)
+    assert of_clips == draw_tasks("colour", "open", 20, unnamed=())
+    assert any("motion" in dict(task.named) for task in of_clips)
+
+
+@pytest.fixture(scope="module")
+def members() -> Members:
+    """Return stand-ins for latents: each member of the world has its own place."""
+    noise = torch.randn(1800, 8, 2, 2, generator=torch.Generator().manual_seed(1))
+    return Members(noise)
+
+
+def test_the_exact_target_is_the_mean_of_all_that_the_caption_allows(members: Members) -> None:
+    red, square = IMAGE_ATTRIBUTES["colour"].index("red"), IMAGE_ATTRIBUTES["shape"].index("square")
+    named = {
+        "colour": torch.tensor([red, OPEN]),
+        "shape": torch.tensor([OPEN, square]),
+        "background": torch.tensor([OPEN, OPEN]),
+    }
+    allowed_BN = members.allowed(named)
+    images = all_images()
+    assert allowed_BN[0].tolist() == [image.colour == "red" for image in images]
+    assert allowed_BN[1].tolist() == [image.shape == "square" for image in images]
+
+    states = torch.randn(2, 8, 2, 2, generator=torch.Generator().manual_seed(2))
+    for level in (1.0, 0.5):
+        sigmas_B = torch.tensor([level, level])
+        expected: list[torch.Tensor] = []
+        for state, allowed_N in zip(states.double(), allowed_BN, strict=True):
+            chosen = members.latents[allowed_N].double()
+            distances_N = (state - (1 - level) * chosen).flatten(1).square().sum(dim=1)
+            weights_N = (-distances_N / (2 * level**2)).softmax(dim=0)
+            expected.append((weights_N.view(-1, 1, 1, 1) * chosen).sum(dim=0))
+        found = members.mean(states, sigmas_B, allowed_BN)
+        assert_close(found, torch.stack(expected).float(), rtol=1e-4, atol=1e-4)
+
+
+def test_the_exact_target_near_the_end_is_one_member(members: Members) -> None:
+    row = 700
+    sigmas_B = torch.tensor([0.05])
+    noise = torch.randn(1, 8, 2, 2, generator=torch.Generator().manual_seed(3))
+    state = 0.95 * members.latents[[row]] + 0.05 * noise
+    found = members.mean(state, sigmas_B, torch.ones(1, 1800, dtype=torch.bool))
+    assert_close(found, members.latents[[row]], rtol=1e-4, atol=1e-4)
+
+
+@pytest.fixture(scope="module", params=list(MODELS))
+def model(request: pytest.FixtureRequest) -> ImageModel:
+    return MODELS[request.param]
+
+
+@pytest.fixture(scope="module")
+def pipeline(model: ImageModel) -> Any:
+    """Return the stock pipeline with the LoRA for four steps."""
+    return load_image_pipeline(model, FEW_STEPS)
+
+
+@pytest.mark.models
+def test_a_model_is_small_and_names_no_path_of_a_machine(model: ImageModel) -> None:
+    folder = PACKAGED_WEIGHTS / model.name
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= MAX_MODEL_BYTES
+    for path in folder.rglob("*.json"):
+        assert "_name_or_path" not in json.loads(path.read_text(encoding="utf-8")), path
+
+
+@pytest.mark.models
+def test_a_trajectory_in_training_passes_the_states_of_the_pipeline(
+    model: ImageModel, pipeline: Any
+) -> None:
+    student = Student(model, getattr(pipeline, model.denoiser), pipeline.scheduler)
+    noise = torch.randn(1, *LATENT_SHAPE, generator=torch.Generator().manual_seed(3))
+    passed: list[torch.Tensor] = []
+
+    def keep(_pipeline: Any, _step: int, _timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
+        passed.append(values["latents"])
+        return values
+
+    with torch.no_grad():
+        text = model.encode(pipeline, ["a red circle"])
+        states = student.trajectory(noise, text, 2)
+        latents = noise
+        if model.name == "shapes-flux":
+            latents = pipeline._pack_latents(noise, 1, *LATENT_SHAPE)
+        pipeline(
+            "a red circle",
+            height=SIZE_PX,
+            width=SIZE_PX,
+            num_inference_steps=2,
+            latents=latents,
+            output_type="latent",
+            callback_on_step_end=keep,
+            **{model.guidance_argument: 1.0},
+            **model.call_arguments,
+        )
+    expected = passed[0]
+    if model.name == "shapes-flux":
+        expected = pipeline._unpack_latents(expected, SIZE_PX, SIZE_PX, 8)
+    # training computes in bfloat16
+    error = (states[1][0] - expected).abs().mean() / (noise - expected).abs().mean()
+    assert error < 0.03
+
+
+@pytest.mark.models
+def test_a_model_follows_its_prompts_in_four_steps_and_nag_removes_what_it_names(
+    model: ImageModel, pipeline: Any
+) -> None:
+    tasks = image_tasks(4)
+    tasks = tuple(task for task in tasks if task.case == "open")
+    plain, guided = (
+        list(draw_answers(model, pipeline, tasks, method, FEW_STEPS))
+        for method in (Method("none"), Method("nag", params=STRONG))
+    )
+    named = [
+        getattr(verdict, name) == value
+        for task, verdict in zip(tasks, plain, strict=True)
+        for name, value in task.named
+    ]
+    assert sum(named) >= 0.9 * len(named)
+    shown = [
+        sum(
+            getattr(verdict, task.attribute) == task.value
+            for task, verdict in zip(tasks, some, strict=True)
+        )
+        for some in (plain, guided)
+    ]
+    assert shown[0] >= 2
+    assert shown[1] <= shown[0] / 2
