@@ -48,7 +48,7 @@ STRONG = nag.NagParams(nag_scale=11, nag_tau=2.5, nag_alpha=0.5)
 POOLED = "all"
 
 
-def methods_of(name: str, num_steps: int) -> tuple[Method, ...]:
+def methods_of(name: str) -> tuple[Method, ...]:
     """Return the methods that an architecture has. VSF and NASA need separate cross-attention."""
     methods = [
         NONE,
@@ -56,8 +56,6 @@ def methods_of(name: str, num_steps: int) -> tuple[Method, ...]:
         Method("nag", params=AUTHORS[name]),
         Method("nag, strong", params=STRONG),
     ]
-    if num_steps == FULL_STEPS:
-        methods.append(Method("cfg + nag, strong", CFG_SCALE, params=STRONG))
     if name == "shapes-sdxl":
         methods += [Method("vsf", params=nag.VsfParams()), Method("nasa", params=nag.NasaParams())]
     return tuple(methods)
@@ -70,7 +68,7 @@ def measure_model(options: Options, name: str, num_steps: int) -> dict[str, Any]
     tasks = image_tasks(1 if options.tiny else options.images)
     answers = {
         method: _judged(tasks, draw_answers(model, pipeline, tasks, method, num_steps))
-        for method in methods_of(name, num_steps)
+        for method in methods_of(name)
     }
     plain = answers[NONE]
     return {
@@ -213,8 +211,7 @@ Three tiny image models of the Shapes world ([shapes.md](../explanation/shapes.m
 {num_images} tasks (prompt, negative prompt, seed) under each method. In 4 steps they have their
 LoRA, in 25 they do not. The exact judge reads each image; brackets are 95 % intervals.
 
-- **cfg**: classifier-free guidance of {CFG_SCALE:g} against the negative prompt. **cfg + nag**: the
-  same against an empty text, with NAG in the prompt's pass.
+- **cfg**: classifier-free guidance of {CFG_SCALE:g} against the negative prompt.
 - **nag**: the author's strengths for the real model of the architecture; **strong**: one setting
   for all three. VSF and NASA at their defaults need separate cross-attention, as in the UNet.
 - **shows it**: images that show the negated value. **suppression**: the relative fall of that

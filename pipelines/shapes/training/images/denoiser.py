@@ -24,16 +24,18 @@ SaveStep = Callable[[int, torch.nn.Module], None]
 
 @dataclass(frozen=True)
 class ImageTraining:
-    """The length and speed of the training of one denoiser.
+    """One course of training of a denoiser: its length and its speed.
 
     Args:
         learning_rate: peak of AdamW.
         muon_learning_rate: peak of Muon, for the matrices of the blocks.
         flow_shift: shift of the training noise: more weight on the noisy end.
+        sigma_power: the error is weighted with this power of sigma. At 0 the error of the flow
+            counts, which is largest where only traces of noise are left; at 2 that of the clean
+            image, which is largest where the content is decided.
         shape_weight: additional weight of the error where the latents differ from the background.
         unpooled_share: share of the images that are trained with the pooled text of an empty
             caption, so that the denoiser reads the tokens, to which negative prompts reach.
-        num_captions: size of the pool that the captions are drawn from.
     """
 
     num_steps: int
@@ -41,10 +43,10 @@ class ImageTraining:
     learning_rate: float = 2e-3
     muon_learning_rate: float = 8e-3
     flow_shift: float = 3.0
+    sigma_power: float = 2.0
     shape_weight: float = 4.0
     unpooled_share: float = 0.5
     batch_size: int = 64
-    num_captions: int = 8_000
     ema_decay: float = 0.995
 
 
@@ -160,10 +162,8 @@ def train_denoiser(
         # the flash kernel's backward pass is several times slower than the plain one on a CPU
         with sdpa_kernel(SDPBackend.MATH), torch.autocast("cpu", dtype=torch.bfloat16):
             flow_BCHW = model.velocity(denoiser, states_BCHW, sigmas_B, text).float()
-        # with sigma squared the error of the clean image counts, which is largest where the content
-        # is decided; the error of the flow is largest where only traces of noise are left
         error_B = weighted_error(flow_BCHW, target_BCHW, latents_BCHW, training.shape_weight)
-        loss = (sigmas_B.square() * error_B).mean()
+        loss = (sigmas_B**training.sigma_power * error_B).mean()
         denoiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(denoiser.parameters(), 1.0)

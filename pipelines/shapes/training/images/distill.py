@@ -41,7 +41,7 @@ class ImageDistillation:
         rollout_steps: numbers of steps to draw a batch in, in turn.
     """
 
-    num_rollouts: int = 60
+    num_rollouts: int = 70
     rollout_steps: tuple[int, ...] = (4, 4, 3, 4, 6)
     batch_size: int = 64
     learning_rate: float = 2e-3
@@ -141,9 +141,9 @@ def distil(
                 ends_BCHW,
                 distillation.shape_weight,
             )
-            # a state of the student may lie far from the noisy members, and the exact flow from
-            # there has no bound where sigma is small
-            loss = (sigmas_B * error_B).mean()
+            # the error of the clean image: a state of the student may lie far from the noisy
+            # members, and the exact flow from there has no bound where sigma is small
+            loss = (sigmas_B.square() * error_B).mean()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)

@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from transformers import (
 
 from pipelines.shapes.training.images.autoencoder import train_autoencoder
 from pipelines.shapes.training.images.denoiser import (
+    Captions,
     ImageTraining,
     draw_captions,
     train_denoiser,
@@ -39,12 +41,17 @@ from pipelines.shapes.training.images.text import (
 )
 from pipelines.shapes.training.training_log import TrainingLog
 
-CAPTIONS_SEED = 7
+NUM_CAPTIONS, CAPTIONS_SEED = 8_000, 7  # the pool that captions are drawn from
+SEED = 0  # of the untrained weights
 LORA_FILE = "pytorch_lora_weights.safetensors"
+_FIRST = ImageTraining(num_steps=1600, seed=1, sigma_power=0.0)
+_AGAIN = ImageTraining(
+    num_steps=1300, seed=2, learning_rate=1.5e-3, muon_learning_rate=6e-3, flow_shift=5.0
+)
 COURSES = {
-    "shapes-sdxl": ImageTraining(num_steps=1600, seed=1, batch_size=48),
-    "shapes-sd3": ImageTraining(num_steps=1600, seed=1),
-    "shapes-flux": ImageTraining(num_steps=1600, seed=1),
+    "shapes-sdxl": (ImageTraining(num_steps=1800, seed=1, batch_size=48),),
+    "shapes-sd3": (_FIRST, _AGAIN),
+    "shapes-flux": (_FIRST, replace(_AGAIN, num_steps=1200)),
 }
 
 
@@ -73,18 +80,21 @@ def autoencoder_stage(folder: Path, members: Members) -> AutoencoderKL:
 def denoiser_stage(
     model: ImageModel, cache: Path, parts: tuple[TextParts, AutoencoderKL], members: Members
 ) -> Any:
-    """Return the assembled pipeline with a trained denoiser."""
-    denoiser = model.build_denoiser(COURSES[model.name].seed)
-    pipeline: Any = model.assemble(*parts, denoiser)
-    folder = cache / model.name
-    if not folder.exists():
-        course = COURSES[model.name]
-        captions = draw_captions(model, pipeline, course.num_captions, CAPTIONS_SEED)
-        log = TrainingLog(cache / f"{model.name}.csv")
-        train_denoiser(course, model, denoiser, captions, members, log.log_step)
-        pipeline.components[model.denoiser].save_pretrained(folder)
-    trained = type(denoiser).from_pretrained(folder, use_safetensors=True)
-    return model.assemble(*parts, trained)
+    """Return the assembled pipeline with a denoiser that went through its courses."""
+    denoiser = model.build_denoiser(SEED)
+    for number, course in enumerate(COURSES[model.name]):
+        folder = cache / f"{model.name}-course{number}"
+        if not folder.exists():
+            captions = caption_pool(model, model.assemble(*parts, denoiser))
+            log = TrainingLog(cache / f"{model.name}.csv")
+            train_denoiser(course, model, denoiser, captions, members, log.log_step)
+            denoiser.save_pretrained(folder)
+        denoiser = type(denoiser).from_pretrained(folder, use_safetensors=True)
+    return model.assemble(*parts, denoiser)
+
+
+def caption_pool(model: ImageModel, pipeline: Any) -> Captions:
+    return draw_captions(model, pipeline, NUM_CAPTIONS, CAPTIONS_SEED)
 
 
 def forget_paths(folder: Path) -> None:
@@ -109,7 +119,7 @@ def model_stage(
     folder_of_lora = output / f"{model.name}-4step"
     if not (folder_of_lora / LORA_FILE).exists():
         student = model.pipeline_class.from_pretrained(folder, dtype=torch.float32)
-        captions = draw_captions(model, student, COURSES[model.name].num_captions, CAPTIONS_SEED)
+        captions = caption_pool(model, student)
         log = TrainingLog(folder_of_lora / "train_log.csv")
         distil(ImageDistillation(), model, student, captions, members, log.log_step)
         save_lora(model, student, folder_of_lora)
