@@ -240,8 +240,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--images",
         type=int,
-        default=60,
-        help="images for each attribute, case and method (default: 60)",
+        default=20,
+        help="images for each attribute, case and method (default: 20)",
     )
     parser.add_argument(
         "--weights", type=Path, help="a folder of the models' folders (default: the packaged ones)"

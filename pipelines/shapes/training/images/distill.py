@@ -41,7 +41,7 @@ class ImageDistillation:
         rollout_steps: numbers of steps to draw a batch in, in turn.
     """
 
-    num_rollouts: int = 70
+    num_rollouts: int
     rollout_steps: tuple[int, ...] = (4, 4, 3, 4, 6)
     batch_size: int = 64
     learning_rate: float = 2e-3

@@ -42,17 +42,21 @@ from pipelines.shapes.training.images.text import (
 from pipelines.shapes.training.training_log import TrainingLog
 
 NUM_CAPTIONS, CAPTIONS_SEED = 8_000, 7  # the pool that captions are drawn from
-SEED = 0  # of the untrained weights
+SEED = 0  # untrained weights
 LORA_FILE = "pytorch_lora_weights.safetensors"
 _FIRST = ImageTraining(num_steps=1600, seed=1, sigma_power=0.0)
 _AGAIN = ImageTraining(
-    num_steps=1300, seed=2, learning_rate=1.5e-3, muon_learning_rate=6e-3, flow_shift=5.0
+    num_steps=550, seed=2, learning_rate=1.5e-3, muon_learning_rate=6e-3, flow_shift=5.0
 )
 COURSES = {
-    "shapes-sdxl": (ImageTraining(num_steps=1800, seed=1, batch_size=48),),
-    "shapes-sd3": (_FIRST, _AGAIN),
-    "shapes-flux": (_FIRST, replace(_AGAIN, num_steps=1200)),
+    "shapes-sdxl": (
+        ImageTraining(num_steps=1800, seed=1, batch_size=48),
+        replace(_AGAIN, num_steps=700, batch_size=48),
+    ),
+    "shapes-sd3": (_FIRST, _AGAIN, replace(_AGAIN, num_steps=900, seed=3)),
+    "shapes-flux": (_FIRST, replace(_AGAIN, num_steps=1500)),
 }
+ROLLOUTS = {"shapes-sdxl": 70, "shapes-sd3": 50, "shapes-flux": 50}
 
 
 def text_stage(folder: Path) -> TextParts:
@@ -121,7 +125,9 @@ def model_stage(
         student = model.pipeline_class.from_pretrained(folder, dtype=torch.float32)
         captions = caption_pool(model, student)
         log = TrainingLog(folder_of_lora / "train_log.csv")
-        distil(ImageDistillation(), model, student, captions, members, log.log_step)
+        distil(
+            ImageDistillation(ROLLOUTS[model.name]), model, student, captions, members, log.log_step
+        )
         save_lora(model, student, folder_of_lora)
 
 

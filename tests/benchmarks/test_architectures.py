@@ -1,0 +1,31 @@
+"""The comparison of architectures: its methods, its figures and its page, at tiny size."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks.architectures import BENCHMARK, methods_of
+from benchmarks.command import main
+from pipelines.shapes.training.images.models import MODELS
+
+
+def test_methods_that_need_separate_attention_are_measured_on_the_unet_alone() -> None:
+    names = {name: [method.name for method in methods_of(name)] for name in MODELS}
+    assert names["shapes-sdxl"] == ["none", "cfg", "nag", "nag, strong", "vsf", "nasa"]
+    assert names["shapes-sd3"] == names["shapes-flux"] == ["none", "cfg", "nag", "nag, strong"]
+
+
+@pytest.mark.models
+def test_a_case_draws_every_task_under_every_method(tmp_path: Path) -> None:
+    prefix = tmp_path / "architectures"
+    main(BENCHMARK, [str(prefix), "--tiny", "--only", "flux, 4"])
+    (case,) = json.loads(prefix.with_suffix(".json").read_text())["cases"].values()
+    assert case["images"] == 6
+    assert set(case["followed"]) == {"colour", "shape", "background"}
+    found = {name: figures["passes"] for name, figures in case["methods"].items()}
+    assert found == {"none": 1, "cfg": 2, "nag": 1, "nag, strong": 1}
+    negated, low, high = case["methods"]["none"]["open, all"]["negated"]
+    assert low <= negated <= high
+    page = prefix.with_suffix(".md").read_text()
+    assert "| shapes-flux, 4 steps | nag, strong | 1 |" in page
