@@ -120,7 +120,7 @@ def _followed(
 
 def _figures_of(
     tasks: list[NegationTask], ours: dict[Any, JudgedClip], plain: dict[Any, JudgedClip]
-) -> dict[str, list[float]]:
+) -> dict[str, list[float | None]]:
     """Return each figure as value, low and high end of its 95 % interval."""
     shown, shown_plainly = (column(tasks, some, is_negated) for some in (ours, plain))
     kept, kept_plainly = (column(tasks, some, is_faithful) for some in (ours, plain))
@@ -133,8 +133,12 @@ def _figures_of(
     }
 
 
-def _numbers(estimate: Estimate) -> list[float]:
-    return [round(number, 4) for number in (estimate.value, estimate.low, estimate.high)]
+def _numbers(estimate: Estimate) -> list[float | None]:
+    """Return value and interval; None, as in JSON, for what is undefined."""
+    return [
+        None if math.isnan(number) else round(number, 4)
+        for number in (estimate.value, estimate.low, estimate.high)
+    ]
 
 
 def cases(options: Options) -> dict[str, Measure]:
@@ -153,23 +157,20 @@ def figures(cases: Cases) -> Iterable[Figure]:
                 yield Figure(f"{attribute} followed, {name}", followed, None, FOLLOWED, True)
             clean = methods["none"][f"open, {POOLED}"]["clean"][0]
             yield Figure(f"clean, {name}", clean, None, CLEAN, True)
-        of_nag = methods["nag, strong"][f"open, {POOLED}"]
+        of_nag = methods["nag"][f"open, {POOLED}"]
+        yield Figure(f"NAG removes, {name}", of_nag["suppression"][0], None, SUPPRESSED, True)
         yield Figure(
-            f"NAG (strong) removes, {name}", of_nag["suppression"][0], None, SUPPRESSED, True
-        )
-        yield Figure(
-            f"NAG (strong) costs what prompts name, {name}",
+            f"NAG costs what prompts name, {name}",
             -of_nag["fidelity_to_none"][0],
             goal=NAMED_LOSS,
         )
 
 
-def _percent(numbers: list[float]) -> str:
+def _percent(numbers: list[float | None]) -> str:
     value, low, high = numbers
-    if math.isnan(value):
+    if value is None:
         return "-"
-    text = f"{value:.0%}"
-    return text if math.isnan(low) else f"{text} [{low:.0%}, {high:.0%}]"
+    return f"{value:.0%}" if low is None or high is None else f"{value:.0%} [{low:.0%}, {high:.0%}]"
 
 
 def _method_table(cases: Cases, case: str, attribute: str) -> str:

@@ -123,7 +123,7 @@ def test_a_model_is_small_and_names_no_path_of_a_machine(model: ImageModel) -> N
 def test_a_trajectory_in_training_passes_the_states_of_the_pipeline(
     model: ImageModel, pipeline: Any
 ) -> None:
-    student = Student(model, getattr(pipeline, model.denoiser), pipeline.scheduler)
+    student = Student(model, getattr(pipeline, model.denoiser), pipeline.scheduler, is_half=False)
     noise = torch.randn(1, *LATENT_SHAPE, generator=torch.Generator().manual_seed(3))
     passed: list[torch.Tensor] = []
 
@@ -151,33 +151,29 @@ def test_a_trajectory_in_training_passes_the_states_of_the_pipeline(
     expected = passed[0]
     if model.name == "shapes-flux":
         expected = pipeline._unpack_latents(expected, SIZE_PX, SIZE_PX, 8)
-    # training computes in bfloat16
-    error = (states[1][0] - expected).abs().mean() / (noise - expected).abs().mean()
-    assert error < 0.03
+    assert_close(states[1][0], expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.models
-def test_a_model_follows_its_prompts_in_four_steps_and_nag_removes_what_it_names(
+def test_a_model_draws_the_background_of_its_prompt_and_nag_removes_a_negated_one(
     model: ImageModel, pipeline: Any
 ) -> None:
-    tasks = image_tasks(4)
-    tasks = tuple(task for task in tasks if task.case == "open")
+    tasks = [task for task in image_tasks(12) if task.case == "open"]
+    naming = tuple(task for task in tasks if "background" in dict(task.named))[:8]
+    for task, verdict in zip(
+        naming, draw_answers(model, pipeline, naming, Method("none"), FEW_STEPS), strict=True
+    ):
+        assert verdict.background == dict(task.named)["background"]
+
+    against = tuple(task for task in tasks if task.attribute == "background")
     plain, guided = (
-        list(draw_answers(model, pipeline, tasks, method, FEW_STEPS))
+        [
+            verdict.background == task.value
+            for task, verdict in zip(
+                against, draw_answers(model, pipeline, against, method, FEW_STEPS), strict=True
+            )
+        ]
         for method in (Method("none"), Method("nag", params=STRONG))
     )
-    named = [
-        getattr(verdict, name) == value
-        for task, verdict in zip(tasks, plain, strict=True)
-        for name, value in task.named
-    ]
-    assert sum(named) >= 0.9 * len(named)
-    shown = [
-        sum(
-            getattr(verdict, task.attribute) == task.value
-            for task, verdict in zip(tasks, some, strict=True)
-        )
-        for some in (plain, guided)
-    ]
-    assert shown[0] >= 2
-    assert shown[1] <= shown[0] / 2
+    assert sum(plain) >= 3
+    assert sum(guided) <= sum(plain) / 2

@@ -62,15 +62,21 @@ class ImageDistillation:
 
 @dataclass(frozen=True, eq=False)
 class Student:
-    """A denoiser that learns, and the sampler of its pipeline."""
+    """A denoiser that learns, and the sampler of its pipeline.
+
+    Args:
+        is_half: compute in bfloat16, as in training.
+    """
 
     model: ImageModel
     denoiser: Any
     scheduler: Any
+    is_half: bool = True
 
     def flow(self, states: torch.Tensor, sigmas: torch.Tensor, text: ImageText) -> torch.Tensor:
         # the flash kernel's backward pass is several times slower than the plain one on a CPU
-        with sdpa_kernel(SDPBackend.MATH), torch.autocast("cpu", dtype=torch.bfloat16):
+        half = torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.is_half)
+        with sdpa_kernel(SDPBackend.MATH), half:
             return self.model.velocity(self.denoiser, states, sigmas, text).float()
 
     @torch.no_grad()

@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import shutil
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -49,10 +50,7 @@ _AGAIN = ImageTraining(
     num_steps=550, seed=2, learning_rate=1.5e-3, muon_learning_rate=6e-3, flow_shift=5.0
 )
 COURSES = {
-    "shapes-sdxl": (
-        ImageTraining(num_steps=1800, seed=1, batch_size=48),
-        replace(_AGAIN, num_steps=700, batch_size=48),
-    ),
+    "shapes-sdxl": (ImageTraining(num_steps=1800, seed=1, batch_size=48),),
     "shapes-sd3": (_FIRST, _AGAIN, replace(_AGAIN, num_steps=900, seed=3)),
     "shapes-flux": (_FIRST, replace(_AGAIN, num_steps=1500)),
 }
@@ -116,7 +114,7 @@ def model_stage(
     members = Members(taught_latents())
     folder = output / model.name
     if not folder.exists():
-        pipeline = denoiser_stage(model, cache, parts, members)
+        pipeline = deepcopy(denoiser_stage(model, cache, parts, members))  # others share its parts
         pipeline.to(torch.float16).save_pretrained(folder)
         forget_paths(folder)
         shutil.copy(cache / f"{model.name}.csv", folder / "train_log.csv")
