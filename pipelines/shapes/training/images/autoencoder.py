@@ -15,7 +15,8 @@ from torch.nn import functional
 from pipelines.shapes.images import all_images, draw_images
 from pipelines.shapes.training.autoencoder import AutoencoderTraining, fit, picture_loss
 from pipelines.shapes.training.images.latents import LATENT_SHAPE
-from pipelines.shapes.training.training_log import LogStep
+from pipelines.shapes.training.running.stage import Running
+from pipelines.shapes.training.running.training_log import LogStep
 from pipelines.shapes.world import SIZE_PX
 
 PIXELS_PER_CELL = SIZE_PX // LATENT_SHAPE[1]
@@ -25,7 +26,7 @@ MAX_LATENT_NOISE = 0.1  # makes the decoder robust to inexact latents
 DECODER_TRAINING = AutoencoderTraining(
     stage="decoder",
     num_steps=1200,
-    num_full_steps=250,
+    full_share=0.2,
     learning_rate=4e-3,
     batch_size=24,
     fan_in=288,
@@ -34,7 +35,7 @@ DECODER_TRAINING = AutoencoderTraining(
 ENCODER_TRAINING = AutoencoderTraining(
     stage="encoder",
     num_steps=300,
-    num_full_steps=300,
+    full_share=1.0,
     learning_rate=4e-3,
     batch_size=16,
     fan_in=288,
@@ -77,9 +78,9 @@ def train_autoencoder(latents_NCHW: torch.Tensor, log_step: LogStep) -> Autoenco
     images = all_images()
     pixels_NCHW = draw_images(images)
 
-    def decoder_loss(step: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def decoder_loss(progress: float) -> tuple[torch.Tensor, torch.Tensor]:
         training = DECODER_TRAINING
-        is_full = step >= training.num_steps - training.num_full_steps
+        is_full = training.is_full(progress)
         num_images = training.batch_size // 2 if is_full else training.batch_size
         rows = torch.randint(len(images), (num_images,), generator=generator).tolist()
         latents, pixels = latents_NCHW[rows], pixels_NCHW[rows]
@@ -93,16 +94,17 @@ def train_autoencoder(latents_NCHW: torch.Tensor, log_step: LogStep) -> Autoenco
         loss = picture_loss(decoded.sample, pixels.float() / 127.5 - 1)
         return loss, loss
 
-    def encoder_loss(_step: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def encoder_loss(_progress: float) -> tuple[torch.Tensor, torch.Tensor]:
         rows = torch.randint(len(images), (ENCODER_TRAINING.batch_size,), generator=generator)
         encoded: Any = autoencoder.encode(pixels_NCHW[rows].float() / 127.5 - 1)
         miss = functional.mse_loss(encoded.latent_dist.mean, latents_NCHW[rows])
         return miss + 0.01 * (encoded.latent_dist.logvar - POSTERIOR_LOGVAR).square().mean(), miss
 
-    decoding = [*autoencoder.decoder.parameters(), *autoencoder.post_quant_conv.parameters()]
-    encoding = [*autoencoder.encoder.parameters(), *autoencoder.quant_conv.parameters()]
-    fit(DECODER_TRAINING, decoding, decoder_loss, log_step)
-    fit(ENCODER_TRAINING, encoding, encoder_loss, log_step)
+    decoding = torch.nn.ModuleList([autoencoder.decoder, autoencoder.post_quant_conv])
+    encoding = torch.nn.ModuleList([autoencoder.encoder, autoencoder.quant_conv])
+    running = Running(log_step)
+    fit(DECODER_TRAINING, decoding, decoder_loss, generator, running)
+    fit(ENCODER_TRAINING, encoding, encoder_loss, generator, running)
     return autoencoder.eval()
 
 

@@ -12,12 +12,12 @@ from diffusers.training_utils import EMAModel
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pipelines.shapes.images import IMAGE_ATTRIBUTES, image_caption, sample_image
-from pipelines.shapes.training.denoiser import cell_weights, even_sigmas
 from pipelines.shapes.training.images.latents import ImageText
 from pipelines.shapes.training.images.models import ImageModel
 from pipelines.shapes.training.images.posterior import OPEN, Members
+from pipelines.shapes.training.lesson import cell_weights, even_sigmas
+from pipelines.shapes.training.running.training_log import LogStep
 from pipelines.shapes.training.text import attribute_targets
-from pipelines.shapes.training.training_log import LogStep
 
 SaveStep = Callable[[int, torch.nn.Module], None]
 

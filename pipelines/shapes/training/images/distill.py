@@ -22,7 +22,7 @@ from pipelines.shapes.training.images.denoiser import Captions, weighted_error
 from pipelines.shapes.training.images.latents import LATENT_SHAPE, ImageText
 from pipelines.shapes.training.images.models import ImageModel
 from pipelines.shapes.training.images.posterior import Members
-from pipelines.shapes.training.training_log import LogStep
+from pipelines.shapes.training.running.training_log import LogStep
 
 LORA_RANK = 16
 # every linear layer of attention and of the feed-forward, by the names of all three architectures

@@ -26,8 +26,8 @@ from transformers import (
 )
 
 from pipelines.shapes.images import IMAGE_ATTRIBUTES, image_caption, sample_image
+from pipelines.shapes.training.running.training_log import LogStep
 from pipelines.shapes.training.text import ALPHABET, SPECIAL_TOKENS, attribute_targets
-from pipelines.shapes.training.training_log import LogStep
 
 MAX_TOKENS = 16  # each word of a caption is one token; the longest caption has 14
 CLIP_DIM = 32

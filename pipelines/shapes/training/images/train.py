@@ -40,7 +40,7 @@ from pipelines.shapes.training.images.text import (
     TextParts,
     train_text_parts,
 )
-from pipelines.shapes.training.training_log import TrainingLog
+from pipelines.shapes.training.running.training_log import TrainingLog
 
 NUM_CAPTIONS, CAPTIONS_SEED = 8_000, 7  # the pool that captions are drawn from
 SEED = 0  # untrained weights
