@@ -1,6 +1,7 @@
 """The command line that all benchmarks share: measure case by case, go on, write the result."""
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -71,9 +72,13 @@ def main(benchmark: Benchmark, arguments: Sequence[str] | None = None) -> None:
             _say(f"{len(missing) - number + 1} cases are left; call this again")
             break
         _say(f"{number} of {len(missing)}: {name}")
+        loads = {**result.loads, name: os.getloadavg()[0]}
         measured = {**result.cases, name: cases[name]()}
         result = replace(
-            result, cases={one: measured[one] for one in cases if one in measured}, date=_today()
+            result,
+            cases={one: measured[one] for one in cases if one in measured},
+            loads={one: loads[one] for one in cases if one in loads},
+            date=_today(),
         )
         result = _with_figures(benchmark, result)
         result.write(path)

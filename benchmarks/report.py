@@ -10,7 +10,7 @@ import os
 import platform
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -140,6 +140,8 @@ class Result:
         machine: in words, from `describe_machine`.
         date: UTC day of the latest case, such as 2026-11-28.
         figures: by name, computed from `cases`.
+        loads: processes that ran or waited for a core in the minute before each case, also those
+            of other programs.
     """
 
     name: str
@@ -149,6 +151,7 @@ class Result:
     date: str
     cases: dict[str, Any]
     figures: dict[str, Figure]
+    loads: dict[str, float] = field(default_factory=dict[str, float])
 
     @property
     def command(self) -> str:
@@ -184,6 +187,11 @@ class Result:
             f"`{self.command}` writes this page and the JSON beside it. Measured on {self.date}: "
             f"{self.machine}; {versions}."
         )
+        if loads := self.loads.values():
+            origin += (
+                f" In the minute before a case, {min(loads):.0f} to {max(loads):.0f} processes ran "
+                "or waited for a core (load average)."
+            )
         return f"""\
 # {title}
 
