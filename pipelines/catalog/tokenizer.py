@@ -21,7 +21,7 @@ from pipelines.errors import ModelFolderError
 from pipelines.texts import Tokens
 
 MAX_VOCABULARY_BYTES = 40_000_000  # a file; UMT5's has 17 MB, which take 0.4 GB, Gemma 3's 33 MB
-MAX_KEPT, MAX_KEPT_CHARACTERS = 2**17, 2**24  # texts whose tokens are kept
+MAX_KEPT, MAX_KEPT_CHARACTERS = 2**16, 2**23  # texts whose tokens are kept, about 30 MB
 DIGEST_BYTES = 16
 
 
