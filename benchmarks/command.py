@@ -79,6 +79,7 @@ def main(benchmark: Benchmark, arguments: Sequence[str] | None = None) -> None:
             cases={one: measured[one] for one in cases if one in measured},
             loads={one: loads[one] for one in cases if one in loads},
             date=_today(),
+            niceness=os.nice(0),
         )
         result = _with_figures(benchmark, result)
         result.write(path)

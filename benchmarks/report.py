@@ -142,6 +142,7 @@ class Result:
         figures: by name, computed from `cases`.
         loads: processes that ran or waited for a core in the minute before each case, also those
             of other programs.
+        niceness: priority of the latest case; below 0 it goes before those of other programs.
     """
 
     name: str
@@ -152,6 +153,7 @@ class Result:
     cases: dict[str, Any]
     figures: dict[str, Figure]
     loads: dict[str, float] = field(default_factory=dict[str, float])
+    niceness: int = 0
 
     @property
     def command(self) -> str:
@@ -190,7 +192,8 @@ class Result:
         if loads := self.loads.values():
             origin += (
                 f" In the minute before a case, {min(loads):.0f} to {max(loads):.0f} processes ran "
-                "or waited for a core (load average)."
+                "or waited for a core (load average); the benchmark ran with "
+                f"`nice -n {self.niceness}`."
             )
         return f"""\
 # {title}
