@@ -23,6 +23,18 @@ OTHER_TEXTS = {
     "kandinsky": "its UNet mixes the text with images",
     "kandinsky2_2": "its UNet attends to images alone",
 }
+# Models with another text than embeddings of the prompt.
+OTHER_MODELS = {
+    "Cosmos3OmniTransformer": "its text comes as token ids, packed in one sequence with all else",
+    "GlmImageTransformer2DModel": (
+        "its transformer attends to quoted letters alone; the prompt reaches it as image tokens"
+    ),
+    "OmniGenTransformer2DModel": "its text comes as token ids, in one sequence with its images",
+}
+OTHER_LOOPS: dict[str, str] = dict.fromkeys(
+    ("LTX2DFRPipeline", "LTX2DFRTemporalRefinePipeline"),
+    "its loop cannot be observed: it leaves its progress bar unentered",
+)
 _CLASS = re.compile(r"[A-Za-z_]\w*")
 _NO_MODEL = frozenset({"None", "Optional", "Union", "Any", "list", "tuple", "MultiAdapter"})
 
@@ -110,5 +122,5 @@ def _reason(name: str, models: tuple[str, ...], *, is_deprecated: bool) -> str:
     if is_deprecated:
         return "deprecated by diffusers"
     if unknown:
-        return f"no adapter for {', '.join(unknown)}"
-    return "" if name in PASSES else UNKNOWN_PASSES
+        return OTHER_MODELS.get(unknown[0], f"no adapter for {', '.join(unknown)}")
+    return "" if name in PASSES else OTHER_LOOPS.get(name, UNKNOWN_PASSES)
