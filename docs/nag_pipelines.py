@@ -19,7 +19,8 @@ HEAD = """# Pipelines that nag guides
 *Passes* says how guidance tells the prompt's pass from the unconditional one. `named`: the pipeline
 names its calls. `batched`: both halves are rows of one call; perturbed rows (PAG) behind them stay
 unguided. `prompt first`: two calls a step. `prompt half`: one call, the prompt's rows first.
-`prompt third`: one call, the prompt's rows before two thirds without it. `single`: one pass only.
+`prompt third`: one call, the prompt's rows before two thirds without it. `prompt last`: one call,
+the prompt's rows behind one or two parts without it. `single`: one pass only.
 
 | pipeline | model | passes |
 |---|---|---|

@@ -23,7 +23,9 @@ from nag.errors import (
 from nag.loop_frame import loop_frame
 from nag.stand_ins import ReplacedMethod
 
-GuidedRows = Literal["all", "none", "second half", "first half", "first third", "middle third"]
+GuidedRows = Literal[
+    "all", "none", "second half", "first half", "first third", "middle third", "last third"
+]
 
 # The names that diffusers' pipelines and guiders give to calls of the transformer.
 GUIDED_ROWS: dict[str | None, GuidedRows] = {
@@ -41,6 +43,7 @@ BATCHES: dict[str | None, GuidedRows] = {
     "prompt half": "first half",
     "prompt third": "first third",
 }
+LAST_OF_TEXTS: dict[int, GuidedRows] = {1: "all", 2: "second half", 3: "last third"}
 BATCHED_CALL = "cond_uncond"  # one row for each clip, or with its unconditional half before it
 
 
@@ -120,6 +123,8 @@ class PipelineCalls:
         """
         if self._passes == "single":
             return "all"
+        if self._passes == "prompt last":
+            return LAST_OF_TEXTS[self._text_encoding.num_texts or 1]
         has_unconditional = self._has_unconditional_pass(loop)
         is_batched = name == BATCHED_CALL or self._passes == "batched"
         if self._is_perturbing():  # the perturbed rows are the last

@@ -7,14 +7,18 @@ calls; else it is refused.
 
 from typing import Any, Literal
 
-Passes = Literal["named", "batched", "prompt first", "prompt half", "prompt third", "single"]
+Passes = Literal[
+    "named", "batched", "prompt first", "prompt half", "prompt third", "prompt last", "single"
+]
 """The way in which a pipeline tells its passes apart.
 
 named: by `cache_context`. batched: one call a step, the unconditional half before the prompt's, and
 with perturbed-attention guidance a third of perturbed rows behind both.
 prompt first: one call a pass, the prompt's before all others. prompt half: one call a step, the
 prompt's half before the unconditional one. prompt third: one call a step, the prompt's third before
-two without the prompt. single: the prompt's pass alone, in all cases.
+two without the prompt. prompt last: one call a step, the prompt's rows behind one or two parts
+without it, as many as the texts that the pipeline encodes together. single: the prompt's pass
+alone, in all cases.
 """
 
 STABLE_DIFFUSION = (
@@ -44,6 +48,7 @@ OF_UNETS: dict[str, Passes] = {
             "StableDiffusionDepth2ImgPipeline",
             "StableDiffusionUpscalePipeline",
             "StableDiffusionLatentUpscalePipeline",
+            "StableUnCLIPPipeline",
             "StableUnCLIPImg2ImgPipeline",
             "KolorsPipeline",
             "KolorsImg2ImgPipeline",
@@ -66,12 +71,18 @@ OF_UNETS: dict[str, Passes] = {
         ),
         "batched",
     ),
+    "DreamLitePipeline": "prompt last",
     **dict.fromkeys(
         ("StableDiffusionInstructPix2PixPipeline", "StableDiffusionXLInstructPix2PixPipeline"),
         "prompt third",
     ),
     **dict.fromkeys(
-        ("LatentConsistencyModelPipeline", "LatentConsistencyModelImg2ImgPipeline"), "single"
+        (
+            "LatentConsistencyModelPipeline",
+            "LatentConsistencyModelImg2ImgPipeline",
+            "DreamLiteMobilePipeline",
+        ),
+        "single",
     ),
 }
 
@@ -92,6 +103,7 @@ OF_TEXT_TRANSFORMERS: dict[str, Passes] = {
             "SanaVideoPipeline",
             "SanaImageToVideoPipeline",
             "StableAudioPipeline",
+            "StableAudio3Pipeline",
         ),
         "batched",
     ),
@@ -113,6 +125,7 @@ OF_TEXT_TRANSFORMERS: dict[str, Passes] = {
     ),
     "LuminaPipeline": "prompt half",
     **dict.fromkeys(("SanaSprintPipeline", "SanaSprintImg2ImgPipeline"), "single"),
+    **dict.fromkeys(("StableAudio3AudioToAudioPipeline", "StableAudio3InpaintPipeline"), "single"),
 }
 
 OF_JOINT_ATTENTION: dict[str, Passes] = {

@@ -26,6 +26,8 @@ def guided_span(rows: GuidedRows, num_rows: int) -> GuidedSpan:
         return GuidedSpan(0, num_rows // 3, num_rows)
     if rows == "middle third":
         return GuidedSpan(num_rows // 3, 2 * num_rows // 3, num_rows)
+    if rows == "last third":
+        return GuidedSpan(2 * num_rows // 3, num_rows, num_rows)
     return GuidedSpan(0, num_rows, num_rows)
 
 
@@ -47,8 +49,7 @@ def append_text(
     text_BLD, mask_BL = text_of(argument), arguments.get(text.mask)
     negative = negative.fit(text_BLD, guided)
     if text.num_shared_tokens:
-        shared_BLD = text_BLD[:, -text.num_shared_tokens :]
-        negative = replace(negative, embeds=torch.cat([negative.embeds, shared_BLD], dim=1))
+        negative = _with_shared_tokens(negative, text_BLD, mask_BL, text.num_shared_tokens)
     if mask_BL is not None:
         arguments[text.mask] = negative.append_mask(mask_BL)
     elif negative.attention_mask is not None:
@@ -60,6 +61,19 @@ def append_text(
     concat.layout = TextLayout(text_BLD.shape[1], length, guided)
     concat.negative_mask = negative.token_mask()
     arguments[text.embeds] = _replaced(argument, torch.cat([text_BLD, negative.embeds], dim=1))
+
+
+def _with_shared_tokens(
+    negative: NegativeText, text_BLD: torch.Tensor, mask_BL: torch.Tensor | None, count: int
+) -> NegativeText:
+    """Return the negative prompt with the last tokens of the prompt behind it."""
+    embeds, mask = (
+        torch.cat([negative.embeds, text_BLD[:, -count:]], dim=1),
+        negative.attention_mask,
+    )
+    if mask is not None and mask_BL is not None:
+        mask = torch.cat([mask, mask_BL[:, -count:].to(mask)], dim=1)
+    return replace(negative, embeds=embeds, attention_mask=mask)
 
 
 def _replaced(argument: Any, text_BLD: torch.Tensor) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 from nag.stand_ins import ReplacedMethod
 
 ARGUMENT, SCALE = "do_classifier_free_guidance", "guidance_scale"
+TEXTS = "prompts"  # the unconditional texts and the prompt behind them, which DreamLite encodes
 
 
 class TextEncodingCalls:
@@ -22,22 +23,27 @@ class TextEncodingCalls:
     Attributes:
         has_unconditional_text: True if the last call asked for the unconditional text too; None
             before the first, and where the pipeline does not tell.
+        num_texts: texts of the last call, where the pipeline encodes all of a step together.
     """
 
     def __init__(self, pipeline: Any) -> None:
         self.has_unconditional_text: bool | None = None
+        self.num_texts: int | None = None
         self._observed: ReplacedMethod | None = None
         encode = getattr(pipeline, "encode_prompt", None)
         if hasattr(type(pipeline), ARGUMENT) or encode is None:
             return
         self._signature = signature(encode)
-        if {ARGUMENT, SCALE} & self._signature.parameters.keys():
+        if {ARGUMENT, SCALE, TEXTS} & self._signature.parameters.keys():
             self._observed = ReplacedMethod(pipeline, "encode_prompt", self._encode)
 
     def _encode(self, *args: Any, **kwargs: Any) -> Any:
         assert self._observed is not None
         call = self._signature.bind(*args, **kwargs)
         call.apply_defaults()
+        if TEXTS in call.arguments:
+            self.num_texts = len(call.arguments[TEXTS])
+            return self._observed.own(*args, **kwargs)
         asked = call.arguments.get(ARGUMENT)
         self.has_unconditional_text = call.arguments[SCALE] > 1 if asked is None else bool(asked)
         return self._observed.own(*args, **kwargs)

@@ -106,6 +106,7 @@ def _encoder(pipeline: Any) -> tuple[Any, dict[str, Any]]:
             "prompt_2": None,  # the same text for each encoder, as in the pipeline's call
             "prompt_3": None,
             "num_images_per_prompt": 1,
+            "num_waveforms_per_prompt": 1,
             "do_classifier_free_guidance": False,
             "guidance_scale": 1.0,  # in its place in Bria's Fibo
             **_caption_cleaning(pipeline),

@@ -15,7 +15,7 @@ from nag.adapters.registry import MODULES
 from nag.attention.pipeline_passes import PASSES, Passes
 from nag.installation.coverage import COMPONENTS
 
-DENOISERS = (*COMPONENTS, "prior", "decoder")
+PRIORS = ("prior", "decoder")  # they count where a pipeline has nothing else
 UNKNOWN_PASSES = "the order of its passes is not known"
 # The folders of pipelines whose UNet is of a guided class and takes its text in another way, for
 # which its adapter refuses it.
@@ -92,11 +92,13 @@ def _pipelines_of(path: Path, root: Path) -> Iterator[PipelineSupport]:
         call, init = methods.get("__call__"), methods.get("__init__")
         if call is None or init is None or "prompt" not in _arguments(call):
             continue
+        parts = _arguments(init)
+        denoisers = COMPONENTS if parts.keys() & set(COMPONENTS) else PRIORS
         models = tuple(
             dict.fromkeys(
                 kind
-                for name, annotation in _arguments(init).items()
-                if name in DENOISERS
+                for name, annotation in parts.items()
+                if name in denoisers
                 for kind in _CLASS.findall(annotation)
                 if kind not in _NO_MODEL
             )

@@ -73,6 +73,10 @@ def test_the_source_of_a_pipeline_tells_its_passes_as_listed(name: str) -> None:
             assert [form for form, batch in BATCHES.items() if batch.search(source)] == [
                 "prompt half"
             ]
+        case "prompt last":
+            assert num_calls == 1
+            assert re.search(r"prompts=\[(negative_prompt, ){1,2}prompt_str\]", source)
+            assert not any(batch.search(whole) for batch in BATCHES.values())
         case "single":
             assert num_calls == 1
             assert not any(batch.search(whole) for batch in BATCHES.values())

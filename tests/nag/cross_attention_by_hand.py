@@ -15,7 +15,15 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-Form = Literal["batched", "prompt first", "prompt half", "prompt third", "middle third", "single"]
+Form = Literal[
+    "batched",
+    "prompt first",
+    "prompt half",
+    "prompt third",
+    "middle third",
+    "last third",
+    "single",
+]
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,8 @@ class ByHand:
                 return range(num_rows // 3)
             case "middle third":
                 return range(num_rows // 3, 2 * num_rows // 3)
+            case "last third":
+                return range(2 * num_rows // 3, num_rows)
             case "prompt first" if call_of_step:
                 return range(0)
             case _:
@@ -96,8 +106,12 @@ def guided_by_hand(
                 other[guidance.text_mask] = guidance.mask[rows].to(mask.dtype)
             other |= {name: value[rows] for name, value in guidance.further.items()}
             if guidance.num_shared_tokens:
-                shared = text[:, -guidance.num_shared_tokens :]
-                other[guidance.text] = torch.cat([other[guidance.text], shared], dim=1)
+                shared = slice(-guidance.num_shared_tokens, None)
+                parts = [other[guidance.text], text[:, shared]]
+                other[guidance.text] = torch.cat(parts, dim=1)
+                if mask is not None:
+                    parts = [other[guidance.text_mask], mask[:, shared]]
+                    other[guidance.text_mask] = torch.cat(parts, dim=1)
             if guidance.positions:
                 other[guidance.positions] = torch.arange(guidance.negative.shape[1])
             if isinstance(argument, tuple):
@@ -134,7 +148,10 @@ def _attention(
         for name in ("cross_attention_kwargs", "kwargs"):
             bound.arguments |= bound.arguments.pop(name, {})
         arguments = dict(bound.arguments)
-        names = ("encoder_hidden_states", "attention_mask", "prompt_rotary_emb")
+        names = (
+            *("encoder_hidden_states", "attention_mask", "prompt_rotary_emb"),
+            *("context", "context_mask"),
+        )
         text = {name: arguments[name] for name in names if name in arguments}
         if call.is_noting:
             call.seen[module] = text
@@ -198,7 +215,7 @@ def _without_output(module: Any, name: str | None) -> Generator[None]:
 
 def _of_text(arguments: dict[str, Any]) -> dict[str, Any]:
     """Return a call of Cosmos 2.5 without its image tokens; any other call is returned as it is."""
-    text = arguments["encoder_hidden_states"]
+    text = arguments.get("encoder_hidden_states")
     if isinstance(text, tuple) and torch.is_tensor(text[1]):
         return {**arguments, "encoder_hidden_states": (text[0], None)}
     return arguments

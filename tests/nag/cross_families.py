@@ -8,6 +8,7 @@ import torch
 
 from nag import NegativeText
 from tests.builders import (
+    tiny_cross_attention,
     tiny_images,
     tiny_pooled_text,
     tiny_text_transformers,
@@ -172,6 +173,23 @@ def _sequence_lengths(rows: int, cfg: bool) -> dict[str, Any]:
     return {"height": 64, "width": 64, "prompt_cu_seqlens": ends, **negative}
 
 
+def _prompted(rows: int, _cfg: bool) -> dict[str, Any]:
+    return {"prompt": "a red cat", "num_images_per_prompt": rows, "height": 8, "width": 8}
+
+
+def _edited(rows: int, cfg: bool) -> dict[str, Any]:
+    return {**_prompted(rows, cfg), "image": seeded(7, rows, 4, 8, 8)}
+
+
+DREAMLITE: dict[str, Any] = {
+    "has_words": True,
+    "mask": "of the text",
+    "guidance_scale": None,
+    "form": "batched",
+    "arguments": _prompted,
+}
+EDITING: dict[str, Any] = {**DREAMLITE, "form": "last third", "arguments": _edited}
+DREAMLITE_MOBILE: dict[str, Any] = {**DREAMLITE, "form": "single"}
 MASKED: dict[str, Any] = {"model": "transformer", "mask": "prompt_attention_mask"}
 COSMOS: dict[str, Any] = {
     "model": "transformer",
@@ -189,6 +207,13 @@ HUNYUAN_DIT: dict[str, Any] = {
     "negative_length": LENGTH,
     "by_hand": {"text_mask": "text_embedding_mask"},
     "arguments": _sides(64, binned=False),
+}
+STABLE_AUDIO3: dict[str, Any] = {
+    "model": "transformer",
+    "mask": "encoder_attention_mask",
+    "attentions": ".*cross_attn",
+    "by_hand": {"num_shared_tokens": 1},
+    "arguments": lambda _rows, _cfg: {"duration": 1.0},
 }
 POOLED: dict[str, Any] = {"pooled": "pooled_prompt_embeds"}
 PERTURBED: dict[str, Any] = {**POOLED, "settings": {"pag_applied_layers": "mid"}}
@@ -208,6 +233,17 @@ FAMILIES = {
     ),
     "upscaler": Family(tiny_images.upscale_pipeline, 7, arguments=_image),
     "latent upscaler": Family(tiny_images.latent_upscale_pipeline, 6, arguments=_latents, **POOLED),
+    "DreamLite": Family(tiny_cross_attention.dreamlite_pipeline, 4, **DREAMLITE),
+    "DreamLite, editing": Family(
+        tiny_cross_attention.dreamlite_pipeline,
+        4,
+        **EDITING,
+    ),
+    "DreamLite Mobile": Family(
+        lambda: tiny_cross_attention.dreamlite_pipeline(tiny_cross_attention.TinyDreamLiteMobile),
+        4,
+        **DREAMLITE_MOBILE,
+    ),
     "SDXL": Family(tiny_images.sdxl_pipeline, 8, arguments=_size, **POOLED),
     "SDXL, fused": Family(tiny_images.fused_projections, 8, arguments=_size, **POOLED),
     "SDXL with a text projection": Family(
@@ -320,6 +356,12 @@ FAMILIES = {
         2,
         model="transformer",
         by_hand={"num_shared_tokens": 2},
+    ),
+    "Stable Audio 3": Family(tiny_cross_attention.stable_audio3_pipeline, 2, **STABLE_AUDIO3),
+    "Stable Audio 3, plain": Family(
+        lambda: tiny_cross_attention.stable_audio3_pipeline(is_differential=False),
+        2,
+        **STABLE_AUDIO3,
     ),
     "Latte": Family(
         tiny_text_transformers.latte_pipeline,

@@ -62,7 +62,7 @@ def text_attentions(family: Family, pipeline: Any) -> list[Any]:
 
 
 def _text_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return args[1] if len(args) > 1 else kwargs.get("encoder_hidden_states")
+    return args[1] if len(args) > 1 else kwargs.get("encoder_hidden_states", kwargs.get("context"))
 
 
 @all_families

@@ -7,20 +7,41 @@ UNet and stay unguided. So does the pooled text of Stable Diffusion XL.
 
 from typing import Any
 
-from diffusers import UNet2DConditionModel, UNetMotionModel
+import torch
+from diffusers import DreamLiteUNetModel, UNet2DConditionModel, UNetMotionModel
 from diffusers.models.attention_processor import IPAdapterAttnProcessor2_0
+from diffusers.models.unets.unet_dreamlite import DreamLiteAttnProcessor2_0
 
 from nag.adapters.adapter import Adapter
 from nag.adapters.cross import added_text
 from nag.adapters.cross.image_prompt import NagIPAdapterAttnProcessor
-from nag.adapters.cross_attention import PROCESSORS, is_text_attention
+from nag.adapters.cross_attention import (
+    PROCESSORS,
+    NagAttnProcessor,
+    is_text_attention,
+    repeat_heads,
+)
 from nag.attention.block_text.pool import TextPool
+from nag.attention.kept_projections import KeyValue
 from nag.params import NagParams
 
 # The ways in which a UNet takes its text so that a token stays a token.
 TOKEN_PROJECTIONS = (None, "text_proj", "ip_image_proj")
 OTHER_EMBEDDINGS = ("text_image", "image_hint")
 POOL = TextPool("add_embedding", "hidden_states")
+
+
+class NagDreamLiteAttnProcessor(NagAttnProcessor):
+    """Replaces `DreamLiteAttnProcessor2_0`, whose keys and values have fewer heads."""
+
+    def _project(self, attn: Any, text_BTD: torch.Tensor) -> KeyValue:
+        text_BTD = self._normed_text(attn, text_BTD)
+        head_dim = attn.inner_dim // attn.heads
+        key_BTD, value_BTD = attn.to_k(text_BTD), attn.to_v(text_BTD)
+        if attn.norm_k is not None:
+            key_BTD = attn.norm_k(key_BTD.unflatten(2, (-1, head_dim))).flatten(2)
+        key_BTHK = repeat_heads(key_BTD, attn.heads, head_dim)
+        return key_BTHK, repeat_heads(value_BTD, attn.heads, head_dim)
 
 
 def _is_text_attention(name: str, module: Any) -> bool:
@@ -46,11 +67,12 @@ def _refusal(unet: Any) -> str | None:
 
 
 ADAPTER = Adapter(
-    models=(UNet2DConditionModel, UNetMotionModel),
+    models=(UNet2DConditionModel, UNetMotionModel, DreamLiteUNetModel),
     processors={
         **PROCESSORS,
         **added_text.PROCESSORS,
         IPAdapterAttnProcessor2_0: NagIPAdapterAttnProcessor,
+        DreamLiteAttnProcessor2_0: NagDreamLiteAttnProcessor,
     },
     is_text_attention=_is_text_attention,
     defaults=NagParams(nag_scale=3.0, nag_alpha=0.5),  # the author's, for Stable Diffusion XL
