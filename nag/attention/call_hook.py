@@ -6,7 +6,7 @@ in: `TextLanesHook` on the axis of rows, the others on the axis of tokens.
 
 import inspect
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -48,6 +48,8 @@ class CallHook:
         self._model: Any = model
         self._signature = inspect.signature(model.forward)
         self._name: str | None = None
+        self._enter_context: Callable[[], None] = _no_context
+        self._had_guidance = dict[str | None, bool]()  # in the last call of each name
         self._cache_context: ReplacedMethod | None = None
         if hasattr(model, "cache_context"):  # a UNet has none, and no named calls
             self._cache_context = ReplacedMethod(model, "cache_context", self._named)
@@ -100,14 +102,16 @@ class CallHook:
 
     @contextmanager
     def _named(self, name: str, **kwargs: Any) -> Generator[None]:
-        outer = self._name
-        self._name = name
-        try:
-            assert self._cache_context is not None
-            with self._cache_context.own(name, **kwargs):
+        assert self._cache_context is not None
+        enter, outer = self._cache_context.own, (self._name, self._enter_context)
+        with ExitStack() as contexts:
+            self._name = name
+            self._enter_context = lambda: contexts.enter_context(enter(name, **kwargs))
+            try:
+                self._enter_context()
                 yield
-        finally:
-            self._name = outer
+            finally:
+                self._name, self._enter_context = outer
 
     def _before_call(
         self, _module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -115,9 +119,11 @@ class CallHook:
         call = self._signature.bind(*args, **kwargs)
         self._begin(call.arguments)
         if self.negative is None:
+            self._reset_cache(has_guidance=False)
             return args, kwargs
         self._check()
         guided_rows = self._guided_rows()
+        self._reset_cache(has_guidance=guided_rows != "none")
         if guided_rows == "none":
             self._leave(call.arguments)
             return args, kwargs
@@ -127,6 +133,19 @@ class CallHook:
         except NagTextError as error:
             raise NagTextError(f"{self._component}: {error}") from error
         return (), dict(call.arguments)
+
+    def _reset_cache(self, *, has_guidance: bool) -> None:
+        """Let a cache of diffusers (`enable_cache`) make anew what it kept of guided blocks.
+
+        It hands on what blocks added in an earlier step. A step without guidance must not get what
+        guided blocks added, which may have further rows, and the other way round.
+        """
+        if not getattr(self._model, "is_cache_enabled", False):
+            return
+        if has_guidance != self._had_guidance.get(self._name, False):
+            self._model._reset_stateful_cache()
+            self._enter_context()  # which the reset forgets
+        self._had_guidance[self._name] = has_guidance
 
     def _after_call(self, _model: Any, _args: Any, _output: Any) -> Any:
         """Return another output of the call; None leaves it."""
@@ -143,3 +162,7 @@ class CallHook:
             return rows
         step = self._calls.step()
         return rows if params.is_active_at(step.index, step.count) else "none"
+
+
+def _no_context() -> None:
+    """Enter no context of a cache: the call has no name."""
