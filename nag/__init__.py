@@ -20,7 +20,19 @@ _MODULES = {
 __all__ = sorted(_MODULES)  # noqa: PLE0605  # pyright: ignore[reportUnsupportedDunderAll]
 
 
+# The classes of the author's package, which is imported as `nag` too.
+_AUTHORS = ("Pipeline", "Model", "Processor", "Processor2_0")
+
+
 def __getattr__(name: str) -> Any:
+    if name.startswith("NAG") and name.endswith(_AUTHORS):
+        # As an AttributeError, `from nag import` would leave the reason out.
+        raise ImportError(
+            f"{name} belongs to the author's package, and this nag is another one "
+            f"({__spec__.origin}): guide diffusers' own pipeline by nag.guide(), or remove "
+            "nagfarm-nag or nagfarm to use the author's",
+            name=name,
+        )
     # No public name may be a module's name too: importing that module would replace the name.
     if name not in _MODULES:
         raise AttributeError(f"module 'nag' has no attribute {name!r}")

@@ -1,7 +1,8 @@
 """The negative prompt's embeddings, made by the pipeline's own text encoder."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import wraps
 from inspect import signature
 from typing import Any
 
@@ -99,10 +100,26 @@ def _caption_cleaning(pipeline: Any) -> dict[str, bool]:
     return {} if of_call is None else {"clean_caption": of_call.default}
 
 
+def _encode_prompt(pipeline: Any) -> Callable[..., Any]:
+    """Return the text encoding of a stock pipeline.
+
+    That of the first InstructPix2Pix has another name, and returns the embeddings alone.
+    """
+    if hasattr(pipeline, "encode_prompt"):
+        return pipeline.encode_prompt
+    encode: Any = pipeline._encode_prompt
+
+    @wraps(encode)
+    def encode_prompt(*args: Any, **kwargs: Any) -> tuple[Any]:
+        return (encode(*args, **kwargs),)
+
+    return encode_prompt
+
+
 def _encoder(pipeline: Any) -> tuple[Any, dict[str, Any]]:
     """Return the pipeline's text encoding, and the arguments for a text without its opposite."""
-    if hasattr(pipeline, "encode_prompt"):
-        return pipeline.encode_prompt, {
+    if not hasattr(pipeline, "blocks"):
+        return _encode_prompt(pipeline), {
             "prompt_2": None,  # the same text for each encoder, as in the pipeline's call
             "prompt_3": None,
             "num_images_per_prompt": 1,

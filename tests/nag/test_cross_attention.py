@@ -180,9 +180,13 @@ def test_the_step_range_is_that_of_the_steps_that_a_loop_takes(
     assert seen == [0.25 <= step / count < 0.75 for step in range(count)]
 
 
-def test_a_negative_prompt_as_text_is_that_of_the_pipelines_own_encoder() -> None:
-    family, pipeline = FAMILIES["Stable Diffusion"], tiny_images.stable_diffusion_pipeline()
-    embeds, _ = pipeline.encode_prompt("red", "cpu", 1, False)
+@pytest.mark.parametrize("name", ["Stable Diffusion", "InstructPix2Pix"])
+def test_a_negative_prompt_as_text_is_that_of_the_pipelines_own_encoder(name: str) -> None:
+    family, pipeline = FAMILIES[name], FAMILIES[name].build()
+    if name == "InstructPix2Pix":
+        embeds = pipeline._encode_prompt("red", "cpu", 1, False)
+    else:
+        embeds, _ = pipeline.encode_prompt("red", "cpu", 1, False)
     with install(pipeline) as nag:
         with nag.guide("red"):
             of_text = family.render(pipeline, cfg=True)

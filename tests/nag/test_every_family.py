@@ -235,3 +235,20 @@ def test_a_callback_takes_no_guided_call_from_the_loop(case: Case) -> None:
 @pytest.mark.parametrize("name", ["Stable Diffusion", "SD3", "Lumina 2"])
 def test_a_shallow_copy_of_the_pipeline_is_another_one(name: str) -> None:
     check_calls_of_others(CASES[name], shallow_copy)
+
+
+# One of each way in which a negative prompt reaches the attentions.
+WAYS = ("Wan", "Flux", "Qwen-Image", "Z-Image", "Flux 2")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WAYS)
+def test_compiled_blocks_are_guided_alike_in_each_way(name: str) -> None:
+    case = CASES[name]
+    pipeline = case.build()
+    torch._dynamo.reset()
+    with install(pipeline) as nag, nag.guide(case.negative, **case.strengths):
+        eager = case.quick(pipeline)
+        model_of(pipeline).compile_repeated_blocks(backend="eager", fullgraph=True)
+        assert_agrees(case.quick(pipeline), eager)
+    torch._dynamo.reset()

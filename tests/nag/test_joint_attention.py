@@ -242,6 +242,13 @@ def test_a_text_is_encoded_with_its_pooled_embedding(family: Any) -> None:
             nag.guide("a tree", **family.strengths()),
         ):
             render(pipeline, family, 2, **call, max_sequence_length=9)
+        with nag.guide(["blue", "a tree"], max_sequence_length=9, **family.strengths()):
+            generators = [torch.Generator().manual_seed(seed) for seed in (0, 8, 1, 9)]
+            four = render(
+                pipeline, family, 2, **call, max_sequence_length=9,
+                num_images_per_prompt=2, generator=generators,
+            )  # fmt: skip
+    assert_agrees(four[::2], whole)
     assert_agrees(second[1:], whole[1:])
     assert_differs(second[:1], whole[:1])
     encoded = encode_negative_prompt(pipeline, ["blue", "a tree"], max_sequence_length=9)

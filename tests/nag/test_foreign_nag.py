@@ -1,0 +1,44 @@
+"""The author's package, which has the same import name, is not taken for this one in silence."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import nag
+from nagfarm import foreign_packages
+
+
+def test_a_class_of_the_authors_package_is_missed_with_the_reason() -> None:
+    with pytest.raises(ImportError, match="NAGFluxPipeline belongs to the author's package"):
+        from nag import NAGFluxPipeline  # noqa: F401  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises(ImportError, match="nag.guide()"):
+        _ = nag.NAGWanTransformer3DModel  # pyright: ignore[reportAttributeAccessIssue]
+    assert not hasattr(nag, "NAGGING")
+
+
+def test_a_foreign_package_on_the_path_is_reported_with_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "nag").mkdir()
+    (tmp_path / "nag" / "__init__.py").write_text("class NAGFluxPipeline: pass\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert foreign_packages()["nag"] == str(tmp_path / "nag" / "__init__.py")
+
+
+def test_a_foreign_package_before_this_one_hides_it_and_not_its_farm(tmp_path: Path) -> None:
+    (tmp_path / "nag").mkdir()
+    (tmp_path / "nag" / "__init__.py").write_text("class NAGFluxPipeline: pass\n")
+    root = Path(nag.__file__).parents[1]
+    program = (
+        f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(root)!r}]\n"
+        "import nagfarm, nag; print(nag.__file__); print(nagfarm.foreign_packages()['nag'])"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    ours, theirs = ran.stdout.split()
+    assert ours == nag.__file__
+    assert theirs == str(tmp_path / "nag" / "__init__.py")
