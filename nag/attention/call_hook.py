@@ -14,6 +14,7 @@ import torch
 from nag.attention.denoising_calls import DenoisingCalls, GuidedRows
 from nag.attention.text_arguments import guided_span
 from nag.attention.text_concat import UNGUIDED, GuidedSpan, NegativeText
+from nag.block_caches import has_cache
 from nag.errors import NagTextError
 from nag.params import GuidanceParams, NagParams
 from nag.stand_ins import ModelHook, ReplacedMethod
@@ -140,7 +141,7 @@ class CallHook:
         It hands on what blocks added in an earlier step. A step without guidance must not get what
         guided blocks added, which may have further rows, and the other way round.
         """
-        if not getattr(self._model, "is_cache_enabled", False):
+        if not has_cache(self._model):
             return
         if has_guidance != self._had_guidance.get(self._name, False):
             self._model._reset_stateful_cache()

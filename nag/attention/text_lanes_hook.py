@@ -17,15 +17,12 @@ from nag.attention.text_concat import GuidedSpan, NegativeText, TextInput
 from nag.attention.text_glyphs import append_glyphs
 from nag.attention.text_lanes import LaneRows, TextLanes
 from nag.attention.text_layers import append_layers
-from nag.errors import NagTextError, UnsupportedPipelineError
+from nag.block_caches import check_cache
+from nag.errors import NagTextError
 from nag.params import GuidanceParams
 
 Edit = Callable[[LaneRows, torch.Tensor], torch.Tensor]
 """A change of each tensor that a part takes: `LaneRows.first` or `LaneRows.with_lane`."""
-
-
-# What diffusers' caches keep of the first block and the last one together.
-CACHES_ACROSS_BLOCKS = ("FirstBlockCacheConfig", "MagCacheConfig")
 
 
 def _no_parts(_model: Any) -> Iterable[tuple[torch.nn.Module, Edit]]:
@@ -114,7 +111,7 @@ class TextLanesHook(CallHook):
             for part, edit in plan.outputs(model)
         ]
 
-        self._repeats_image = _repeats_image(model, plan)
+        self._repeating = [part for part, edit in plan.parts(model) if edit is LaneRows.with_lane]
 
     def _use(self, params: GuidanceParams, *, has_negative: bool) -> None:
         self._lanes.use(params)
@@ -132,7 +129,7 @@ class TextLanesHook(CallHook):
         if reason := plan.refusal(arguments):
             raise NagTextError(reason)
         embeds_BTD = arguments[text.embeds]
-        self._check_cache(len(embeds_BTD))
+        check_cache(self._model, self._repeating, len(embeds_BTD))
         num_guided = guided.stop - guided.start
         negative = replace(negative, has_default_length=False).fit(
             embeds_BTD[guided.start : guided.stop], GuidedSpan(0, num_guided, num_guided)
@@ -194,19 +191,6 @@ class TextLanesHook(CallHook):
             of_lane = of_call.new_ones(negative.embeds.shape[:2])
         return given | {"attention_mask": _stack(rows, of_call, of_lane.to(of_call))}
 
-    def _check_cache(self, num_rows: int) -> None:
-        if num_rows == 1 or not self._repeats_image:
-            return
-        if not getattr(self._model, "is_cache_enabled", False):
-            return
-        kind = type(self._model._cache_config).__name__
-        if kind in CACHES_ACROSS_BLOCKS:
-            raise UnsupportedPipelineError(
-                f"{self._component}: {kind} keeps the difference of two blocks' images, and under "
-                f"guidance the later one has further rows here: render one image or video a call, "
-                "or switch the cache off by disable_cache()"
-            )
-
     def _append_mask(
         self, arguments: dict[str, Any], rows: LaneRows, negative: NegativeText
     ) -> None:
@@ -263,13 +247,6 @@ class TextLanesHook(CallHook):
         if output is not None:  # None after an exception
             output.sample = rows.first(output.sample)
         return output
-
-
-def _repeats_image(model: torch.nn.Module, plan: LanePlan) -> bool:
-    """Return True if the rows of the image are repeated from one block on."""
-    lists = (one for one in model.children() if isinstance(one, torch.nn.ModuleList))
-    blocks = {block for one in lists for block in one}
-    return any(part in blocks and edit is LaneRows.with_lane for part, edit in plan.parts(model))
 
 
 class _PartHook:

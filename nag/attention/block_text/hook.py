@@ -89,7 +89,7 @@ class BlockTextHook(CallHook):
         self._forget()
         super().__init__(model, calls, component, check)
         self._handles += [
-            block.register_forward_pre_hook(self._before_block, with_kwargs=True)
+            block.register_forward_pre_hook(self._as_hook(self._before_block), with_kwargs=True)
             for block in getattr(model, plan.blocks)
         ]
 
