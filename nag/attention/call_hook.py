@@ -145,7 +145,7 @@ class CallHook:
             return
         if has_guidance != self._had_guidance.get(self._name, False):
             self._model._reset_stateful_cache()
-            self._enter_context()  # which the reset forgets
+            self._enter_context()  # the reset has forgotten it
         self._had_guidance[self._name] = has_guidance
 
     def _after_call(self, _model: Any, _args: Any, _output: Any) -> Any:

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-import nag
+import nag as library
 from tests.builders import tiny
+
+nag: Any = library
 
 
 def public_functions() -> list[str]:
