@@ -50,7 +50,10 @@ _AGAIN = ImageTraining(
     num_steps=550, seed=2, learning_rate=1.5e-3, muon_learning_rate=6e-3, flow_shift=5.0
 )
 COURSES = {
-    "shapes-sdxl": (ImageTraining(num_steps=1800, seed=1, batch_size=48),),
+    "shapes-sdxl": (
+        ImageTraining(num_steps=1800, seed=1, batch_size=48),
+        replace(_AGAIN, num_steps=700, batch_size=48),
+    ),
     "shapes-sd3": (_FIRST, _AGAIN, replace(_AGAIN, num_steps=900, seed=3)),
     "shapes-flux": (_FIRST, replace(_AGAIN, num_steps=1500)),
 }
