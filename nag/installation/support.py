@@ -23,18 +23,25 @@ OTHER_TEXTS = {
     "kandinsky": "its UNet mixes the text with images",
     "kandinsky2_2": "its UNet attends to images alone",
 }
-# Models with another text than embeddings of the prompt.
+# Models with another text than embeddings of the prompt, or without an image.
 OTHER_MODELS = {
     "Cosmos3OmniTransformer": "its text comes as token ids, packed in one sequence with all else",
     "GlmImageTransformer2DModel": (
         "its transformer attends to quoted letters alone; the prompt reaches it as image tokens"
     ),
+    "PriorTransformer": "it denoises one embedding of an image, not the tokens of an image",
     "OmniGenTransformer2DModel": "its text comes as token ids, in one sequence with its images",
 }
-OTHER_LOOPS: dict[str, str] = dict.fromkeys(
-    ("LTX2DFRPipeline", "LTX2DFRTemporalRefinePipeline"),
-    "its loop cannot be observed: it leaves its progress bar unentered",
-)
+OTHER_PIPELINES: dict[str, str] = {
+    **dict.fromkeys(
+        ("LTX2DFRPipeline", "LTX2DFRTemporalRefinePipeline"),
+        "its loop cannot be observed: it leaves its progress bar unentered",
+    ),
+    "AceStepPipeline": "its loop does not tell in which steps it has an unconditional half",
+    "AnyFlowFARPipeline": "further calls beside its steps fill a cache of earlier chunks",
+    "LDMTextToImagePipeline": "its call does not tell whether it has an unconditional half",
+    "ShapEPipeline": "its text enters only as a pooled vector",
+}
 _CLASS = re.compile(r"[A-Za-z_]\w*")
 _NO_MODEL = frozenset({"None", "Optional", "Union", "Any", "list", "tuple", "MultiAdapter"})
 
@@ -123,6 +130,8 @@ def _reason(name: str, models: tuple[str, ...], *, is_deprecated: bool) -> str:
         return "no transformer or UNet of its own"
     if is_deprecated:
         return "deprecated by diffusers"
+    if name in OTHER_PIPELINES:
+        return OTHER_PIPELINES[name]
     if unknown:
         return OTHER_MODELS.get(unknown[0], f"no adapter for {', '.join(unknown)}")
-    return "" if name in PASSES else OTHER_LOOPS.get(name, UNKNOWN_PASSES)
+    return "" if name in PASSES else UNKNOWN_PASSES
