@@ -49,7 +49,7 @@ POOLED = "all"
 
 
 def methods_of(name: str) -> tuple[Method, ...]:
-    """Return the methods that an architecture has. VSF and NASA need separate cross-attention."""
+    """Return the methods that an architecture is measured with: VSF and NASA on the UNet alone."""
     methods = [
         NONE,
         Method("cfg", CFG_SCALE, is_negative_in_cfg=True),
@@ -214,7 +214,7 @@ LoRA, in 25 they do not. The exact judge reads each image; brackets are 95 % int
 
 - **cfg**: classifier-free guidance of {CFG_SCALE:g} against the negative prompt.
 - **nag**: the author's strengths for the real model of the architecture; **strong**: one setting
-  for all three. VSF and NASA at their defaults need separate cross-attention, as in the UNet.
+  for all three. VSF and NASA, at their defaults, were measured on the UNet alone.
 - **shows it**: images that show the negated value. **suppression**: the relative fall of that
   share against no guidance. **fidelity**: images that show all else that the prompt names.
   **clean**: images that are members of the world.

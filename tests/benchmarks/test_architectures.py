@@ -10,7 +10,7 @@ from benchmarks.command import main
 from pipelines.shapes.training.images.models import MODELS
 
 
-def test_methods_that_need_separate_attention_are_measured_on_the_unet_alone() -> None:
+def test_vsf_and_nasa_are_measured_on_the_unet_alone() -> None:
     names = {name: [method.name for method in methods_of(name)] for name in MODELS}
     assert names["shapes-sdxl"] == ["none", "cfg", "nag", "nag, strong", "vsf", "nasa"]
     assert names["shapes-sd3"] == names["shapes-flux"] == ["none", "cfg", "nag", "nag, strong"]
