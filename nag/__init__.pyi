@@ -1,6 +1,6 @@
 # The public names of this package: the only list of them. `__init__.py` reads it.
 
-from nag.attention.text_concat import NegativeText as NegativeText
+from nag.attention.text.negative_text import NegativeText as NegativeText
 from nag.coverage import Coverage as Coverage
 from nag.errors import AlreadyInstalledError as AlreadyInstalledError
 from nag.errors import ForeignCallError as ForeignCallError

@@ -26,7 +26,7 @@ MAX_FUNCTION_LINES = 60
 # Imports point down.
 ORDER = {
     "nag": (
-        "", "formulas", "attention", "attention/block_text", "attention/sequence",
+        "", "formulas", "attention/text", "attention", "attention/block_text", "attention/sequence",
         "adapters", "adapters/cross", "adapters/joint", "adapters/video", "adapters/sequence",
         "installation"),
     "pipelines": (

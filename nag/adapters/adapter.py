@@ -12,7 +12,8 @@ from nag.attention.block_text.hook import BlockTextPlan
 from nag.attention.block_text.pool import TextPool
 from nag.attention.sequence.blocks_hook import SequencePlan
 from nag.attention.sequence.text_hook import TextStreamPlan
-from nag.attention.text_concat import VIDEO_TEXT, NegativeText, TextInput
+from nag.attention.text.layout import VIDEO_TEXT, TextInput
+from nag.attention.text.negative_text import NegativeText
 from nag.attention.text_lanes_hook import LanePlan
 from nag.params import NagParams
 

@@ -12,8 +12,10 @@ from typing import Any
 import torch
 
 from nag.attention.denoising_calls import DenoisingCalls, GuidedRows
+from nag.attention.text.layout import GuidedSpan
+from nag.attention.text.negative_text import NegativeText
 from nag.attention.text_arguments import guided_span
-from nag.attention.text_concat import UNGUIDED, GuidedSpan, NegativeText
+from nag.attention.text_concat import UNGUIDED
 from nag.block_caches import has_cache
 from nag.errors import NagTextError
 from nag.params import GuidanceParams, NagParams

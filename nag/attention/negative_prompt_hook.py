@@ -11,8 +11,10 @@ import torch
 from nag.attention.call_hook import CallHook
 from nag.attention.denoising_calls import DenoisingCalls
 from nag.attention.kept_projections import KeptProjections
+from nag.attention.text.layout import GuidedSpan, TextLayout
+from nag.attention.text.negative_text import NegativeText
 from nag.attention.text_arguments import append_text, text_of
-from nag.attention.text_concat import GuidedSpan, NegativeText, TextConcat, TextLayout
+from nag.attention.text_concat import TextConcat
 from nag.params import GuidanceParams
 
 

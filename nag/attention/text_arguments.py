@@ -12,7 +12,9 @@ from typing import Any
 import torch
 
 from nag.attention.denoising_calls import GuidedRows
-from nag.attention.text_concat import GuidedSpan, NegativeText, TextConcat, TextLayout
+from nag.attention.text.layout import GuidedSpan, TextLayout
+from nag.attention.text.negative_text import NegativeText
+from nag.attention.text_concat import TextConcat
 from nag.errors import NagTextError
 
 

@@ -17,8 +17,9 @@ import torch
 from torch.nn import functional
 
 from nag.attention.methods import NagMethod, VsfMethod, only_nag
+from nag.attention.text.layout import GuidedSpan, TextInput
 from nag.attention.text_attention import Attend
-from nag.attention.text_concat import UNGUIDED, GuidedSpan, TextInput
+from nag.attention.text_concat import UNGUIDED
 from nag.params import GuidanceParams, VsfParams
 
 QueryKeyValue = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # each (rows, tokens, H, K)

@@ -13,8 +13,9 @@ from torch.nn import functional
 
 from nag.attention.call_hook import CallHook
 from nag.attention.denoising_calls import DenoisingCalls
-from nag.attention.text_concat import GuidedSpan, NegativeText, TextInput
-from nag.attention.text_glyphs import append_glyphs
+from nag.attention.text.glyphs import append_glyphs
+from nag.attention.text.layout import GuidedSpan, TextInput
+from nag.attention.text.negative_text import NegativeText
 from nag.attention.text_lanes import LaneRows, TextLanes
 from nag.attention.text_layers import append_layers
 from nag.block_caches import check_cache

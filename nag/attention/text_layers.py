@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from nag.attention.text_concat import NegativeText
+from nag.attention.text.negative_text import NegativeText
 from nag.attention.text_lanes import LaneRows
 from nag.errors import NagTextError
 

@@ -15,7 +15,8 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.guiders.guider_utils import BaseGuidance, GuiderOutput
 
 from nag.attention.denoising_calls import DenoisingStep, GuidedRows
-from nag.attention.text_concat import VIDEO_TEXT, NegativeText
+from nag.attention.text.layout import VIDEO_TEXT
+from nag.attention.text.negative_text import NegativeText
 from nag.errors import NagTextError
 from nag.installation.installation import InstalledGuidance
 from nag.params import NagParams

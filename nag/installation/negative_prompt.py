@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from nag.attention.text_concat import NegativeText
+from nag.attention.text.negative_text import NegativeText
 from nag.errors import NagTextError
 from nag.installation.coverage import find_models
 

@@ -17,7 +17,7 @@ from diffusers.models.transformers.transformer_cosmos import (
 from nag.adapters.adapter import Adapter
 from nag.adapters.cross_attention import NagAttnProcessor, is_text_attention
 from nag.adapters.text_processor import additive_bias, split_heads
-from nag.attention.text_concat import TextInput
+from nag.attention.text.layout import TextInput
 
 TEXT = TextInput("encoder_hidden_states", "attention_mask")
 

@@ -21,7 +21,8 @@ from diffusers.models.embeddings import apply_rotary_emb
 from nag.adapters.adapter import Adapter
 from nag.adapters.cross_attention import NagAttnProcessor, NagFusedAttnProcessor
 from nag.attention.block_text.hook import BlockTextPlan
-from nag.attention.text_concat import NegativeText, TextInput
+from nag.attention.text.layout import TextInput
+from nag.attention.text.negative_text import NegativeText
 
 TEXTS = (
     TextInput("encoder_hidden_states", "text_embedding_mask"),

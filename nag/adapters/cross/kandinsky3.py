@@ -12,7 +12,7 @@ from diffusers.models.attention_processor import Attention
 from nag.adapters.adapter import Adapter
 from nag.adapters.cross_attention import PROCESSORS
 from nag.attention.block_text.pool import TextPool
-from nag.attention.text_concat import NegativeText
+from nag.attention.text.negative_text import NegativeText
 
 # The first attention of each block attends to the image.
 ATTENTION = re.compile(r"(down|up)_blocks\.\d+\.attentions\.[1-9]\d*\.attention")

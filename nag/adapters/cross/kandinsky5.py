@@ -19,7 +19,7 @@ from diffusers.models.transformers.transformer_kandinsky import (
 from nag.adapters.adapter import Adapter
 from nag.adapters.text_processor import NagTextProcessor
 from nag.attention.kept_projections import KeyValue
-from nag.attention.text_concat import TextInput
+from nag.attention.text.layout import TextInput
 
 TEXT = TextInput("encoder_hidden_states", "encoder_attention_mask", positions="text_rope_pos")
 

@@ -19,7 +19,7 @@ from diffusers.models.transformers.transformer_longcat_audio_dit import (
 from nag.adapters.adapter import Adapter
 from nag.adapters.text_processor import NagTextProcessor, additive_bias, split_heads
 from nag.attention.block_text.hook import BlockTextPlan
-from nag.attention.text_concat import NegativeText
+from nag.attention.text.negative_text import NegativeText
 
 
 class NagAudioDiTAttnProcessor(NagTextProcessor):

@@ -16,7 +16,8 @@ from diffusers.models.transformers.transformer_ltx2 import (
 from nag.adapters.adapter import Adapter
 from nag.adapters.cross.ltx import NO_ROTARY, NagLTXVideoAttnProcessor
 from nag.adapters.text_processor import split_heads
-from nag.attention.text_concat import AUDIO_TEXT, VIDEO_TEXT, NegativeText, TextInput
+from nag.attention.text.layout import AUDIO_TEXT, VIDEO_TEXT, TextInput
+from nag.attention.text.negative_text import NegativeText
 
 
 class NagLTX2AudioVideoAttnProcessor(NagLTXVideoAttnProcessor):

@@ -17,7 +17,7 @@ from nag.adapters.cross_attention import NagAttnProcessor, repeat_heads
 from nag.adapters.text_processor import additive_bias
 from nag.attention.block_text.pool import TextPool
 from nag.attention.kept_projections import KeyValue
-from nag.attention.text_concat import TextInput
+from nag.attention.text.layout import TextInput
 
 TEXT = TextInput("encoder_hidden_states", "encoder_mask")
 POOL = TextPool("time_caption_embed", "caption_feat", "caption_mask")

@@ -15,7 +15,8 @@ from diffusers.models.attention_processor import StableAudioAttnProcessor2_0
 from nag.adapters.adapter import Adapter
 from nag.adapters.cross_attention import NagAttnProcessor, is_text_attention, repeat_heads
 from nag.attention.kept_projections import KeyValue
-from nag.attention.text_concat import NegativeText, TextInput
+from nag.attention.text.layout import TextInput
+from nag.attention.text.negative_text import NegativeText
 
 TEXT = TextInput("encoder_hidden_states", "encoder_attention_mask", num_shared_tokens=2)
 

@@ -18,7 +18,7 @@ from diffusers.models.transformers.transformer_stable_audio3 import (
 from nag.adapters.adapter import Adapter, embeds_and_mask
 from nag.adapters.text_processor import NagTextProcessor, additive_bias, split_heads
 from nag.attention.kept_projections import KeyValue
-from nag.attention.text_concat import TextInput
+from nag.attention.text.layout import TextInput
 
 TEXT = TextInput("encoder_hidden_states", "encoder_attention_mask", num_shared_tokens=1)
 

@@ -27,7 +27,7 @@ from nag.adapters.cross_attention import (
 )
 from nag.adapters.text_processor import split_heads
 from nag.attention.kept_projections import KeyValue
-from nag.attention.text_concat import NegativeText
+from nag.attention.text.negative_text import NegativeText
 
 
 class NagSanaAttnProcessor(NagAttnProcessor):

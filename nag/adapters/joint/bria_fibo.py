@@ -20,7 +20,7 @@ from diffusers.models.transformers.transformer_bria_fibo import (
 
 from nag.adapters.adapter import Adapter
 from nag.adapters.joint import chroma, flux
-from nag.attention.text_concat import NegativeText
+from nag.attention.text.negative_text import NegativeText
 from nag.attention.text_lanes import QueryKeyValue
 from nag.attention.text_lanes_hook import LanePlan
 

@@ -13,7 +13,8 @@ from diffusers import ChromaTransformer2DModel
 
 from nag.adapters.adapter import Adapter
 from nag.adapters.joint import flux
-from nag.attention.text_concat import NegativeText, TextInput
+from nag.attention.text.layout import TextInput
+from nag.attention.text.negative_text import NegativeText
 from nag.attention.text_lanes import LaneRows
 from nag.attention.text_lanes_hook import Edit, LanePlan
 

@@ -22,7 +22,8 @@ from diffusers.models.transformers.transformer_hidream_image import (
 
 from nag.adapters.adapter import Adapter
 from nag.adapters.joint.processor import NagJointProcessor
-from nag.attention.text_concat import NegativeText, TextInput
+from nag.attention.text.layout import TextInput
+from nag.attention.text.negative_text import NegativeText
 from nag.attention.text_lanes import LaneRows, QueryKeyValue
 from nag.attention.text_lanes_hook import Edit, LanePlan
 from nag.params import NagParams

@@ -16,7 +16,8 @@ from nag.adapters.joint.hunyuan_video import (
     is_text_attention,
     parts,
 )
-from nag.attention.text_concat import NegativeText, TextInput
+from nag.attention.text.layout import TextInput
+from nag.attention.text.negative_text import NegativeText
 from nag.attention.text_lanes_hook import LanePlan
 
 GLYPHS = TextInput("encoder_hidden_states_2", "encoder_attention_mask_2")

@@ -15,7 +15,7 @@ from diffusers.models.transformers.transformer_joyimage import (
 
 from nag.adapters.adapter import Adapter
 from nag.adapters.joint.processor import NagJointProcessor, rotated
-from nag.attention.text_concat import TextInput
+from nag.attention.text.layout import TextInput
 from nag.attention.text_lanes import LaneRows, QueryKeyValue
 from nag.attention.text_lanes_hook import Edit, LanePlan
 from nag.params import NagParams

@@ -17,7 +17,7 @@ from diffusers.models.transformers.transformer_qwenimage import (
 
 from nag.adapters.adapter import Adapter, embeds_and_mask
 from nag.adapters.joint.processor import NagJointProcessor, image_projections, text_projections
-from nag.attention.text_concat import TextInput
+from nag.attention.text.layout import TextInput
 from nag.attention.text_lanes import LaneRows, QueryKeyValue
 from nag.attention.text_lanes_hook import Edit, LanePlan
 from nag.params import NagParams

@@ -17,7 +17,7 @@ from diffusers.models.attention_processor import (
 
 from nag.adapters.adapter import Adapter
 from nag.adapters.joint.processor import NagJointProcessor, image_projections, text_projections
-from nag.attention.text_concat import NegativeText
+from nag.attention.text.negative_text import NegativeText
 from nag.attention.text_lanes import LaneRows
 from nag.attention.text_lanes_hook import Edit, LanePlan
 from nag.params import NagParams

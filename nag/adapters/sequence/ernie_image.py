@@ -21,7 +21,7 @@ from nag.adapters.adapter import Adapter
 from nag.adapters.sequence.processor import NagSequenceProcessor
 from nag.adapters.sequence.z_image import filled
 from nag.attention.sequence.blocks_hook import Arguments, BlockInputs, EmbeddedText, SequencePlan
-from nag.attention.text_concat import NegativeText
+from nag.attention.text.negative_text import NegativeText
 from nag.params import NagParams
 
 

@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from nag.adapters.adapter import Adapter
 from nag.adapters.sequence.processor import NagSequenceProcessor
 from nag.attention.sequence.blocks_hook import Arguments, EmbeddedText, SequencePlan
-from nag.attention.text_concat import NegativeText
+from nag.attention.text.negative_text import NegativeText
 from nag.errors import NagTextError
 from nag.params import NagParams
 

@@ -27,7 +27,7 @@ from nag.adapters.joint.processor import (
     rotated,
     text_projections,
 )
-from nag.attention.text_concat import NegativeText
+from nag.attention.text.negative_text import NegativeText
 from nag.attention.text_lanes import LaneRows
 from nag.attention.text_lanes_hook import Edit, LanePlan
 

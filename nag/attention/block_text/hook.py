@@ -15,13 +15,9 @@ import torch
 
 from nag.attention.call_hook import CallHook
 from nag.attention.denoising_calls import DenoisingCalls
-from nag.attention.text_concat import (
-    GuidedSpan,
-    NegativeText,
-    TextConcat,
-    TextInput,
-    TextLayout,
-)
+from nag.attention.text.layout import GuidedSpan, TextInput, TextLayout
+from nag.attention.text.negative_text import NegativeText
+from nag.attention.text_concat import TextConcat
 from nag.errors import NagTextError
 from nag.params import GuidanceParams
 

@@ -14,7 +14,8 @@ from torch.nn import functional
 from nag.attention.call_hook import CallHook
 from nag.attention.denoising_calls import DenoisingCalls
 from nag.attention.sequence.lanes import SequenceLane, SequenceLanes
-from nag.attention.text_concat import GuidedSpan, NegativeText
+from nag.attention.text.layout import GuidedSpan
+from nag.attention.text.negative_text import NegativeText
 from nag.errors import NagTextError
 from nag.params import GuidanceParams
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from nag.attention.text_concat import GuidedSpan
+from nag.attention.text.layout import GuidedSpan
 from nag.attention.text_lanes import Lanes, QueryKeyValue
 
 Attend = Callable[[QueryKeyValue, Any, torch.Tensor | None], torch.Tensor]

@@ -13,7 +13,8 @@ import torch
 from nag.attention.call_hook import CallHook
 from nag.attention.denoising_calls import DenoisingCalls
 from nag.attention.sequence.lanes import SequenceLane, SequenceLanes
-from nag.attention.text_concat import VIDEO_TEXT, GuidedSpan, NegativeText
+from nag.attention.text.layout import VIDEO_TEXT, GuidedSpan
+from nag.attention.text.negative_text import NegativeText
 from nag.errors import NagTextError
 from nag.params import GuidanceParams
 

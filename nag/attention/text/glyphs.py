@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from nag.attention.text_concat import GuidedSpan, NegativeText, TextInput
+from nag.attention.text.layout import GuidedSpan, TextInput
+from nag.attention.text.negative_text import NegativeText
 from nag.errors import NagTextError
 
 

@@ -1,0 +1,1 @@
+"""The negative prompt as a text, and its place in a call."""
