@@ -5,7 +5,6 @@ and writes the table of every family's strengths. A test compares the table with
 """
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -16,13 +15,10 @@ import torch
 from diffusers import LTXPipeline, UniPCMultistepScheduler, WanPipeline
 from PIL import Image, ImageDraw
 
-from nag import GuidanceParams, NagParams, NasaParams, VsfParams, guide, install
+from nag import GuidanceParams, NagParams, NasaParams, VsfParams, install
 from nag.adapters.registry import MODULES
-from pipelines.shapes.measuring.images import load_image_pipeline
-from pipelines.shapes.training.images.models import MODELS
 
 ROOT = Path(__file__).parents[1]
-IMAGES = "nag-images.png"
 PAGE = ROOT / "docs" / "explanation" / "nag.md"
 WEIGHTS = ROOT / "pipelines" / "shapes" / "weights"
 BEGIN, END = "<!-- defaults: begin -->\n", "<!-- defaults: end -->\n"
@@ -126,35 +122,6 @@ def draw(sheet: Sheet) -> Image.Image:
     return picture
 
 
-def draw_images() -> Image.Image:
-    """Return the picture of the image models: a row for each, its seed and its negative prompt."""
-    columns = (NONE, nag(3), nag(6))
-    rows = [(model, *wish) for model in MODELS.values() for wish in ((2, "blue"), (7, "purple"))]
-    step, left = SIDE_PX + GAP_PX, 190
-    picture = Image.new("RGB", (left + step * 3, LABEL_PX + step * len(rows)), "white")
-    pen = ImageDraw.Draw(picture)
-    for column, (label, _) in enumerate(columns):
-        pen.text((left + column * step, 2), label, fill="black")
-    for row, (model, seed, negative) in enumerate(rows):
-        top, pipeline = LABEL_PX + row * step, load_image_pipeline(model, 4)
-        pen.text((2, top + 20), f"{model.name}: a circle\nnegative: {negative}", fill="black")
-        for column, (_, params) in enumerate(columns):
-            guided = nullcontext()
-            if params is not None:
-                guided = guide(pipeline, negative, params, **model.call_arguments)
-            with guided:
-                image = pipeline(
-                    "a circle",
-                    height=SIDE_PX,
-                    width=SIDE_PX,
-                    num_inference_steps=4,
-                    generator=torch.Generator().manual_seed(seed),
-                    **{model.guidance_argument: 1.0, **model.call_arguments},
-                ).images[0]
-            picture.paste(image, (left + column * step, top))
-    return picture
-
-
 def table() -> str:
     """Return the strengths of every family where a call names none."""
     rows = [
@@ -179,7 +146,6 @@ def with_table(page: str) -> str:
 
 def main() -> None:
     PAGE.write_text(with_table(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
-    draw_images().quantize(64).save(PAGE.parent / IMAGES, optimize=True)
     for sheet in SHEETS:
         draw(sheet).quantize(64).save(PAGE.parent / sheet.name, optimize=True)
 
