@@ -13,9 +13,10 @@ import torch
 from diffusers.training_utils import EMAModel
 
 from pipelines.shapes.training.courses import DenoiserTraining
-from pipelines.shapes.training.lesson import Examples, Lesson, world_posterior
+from pipelines.shapes.training.lesson import Examples, Lesson
 from pipelines.shapes.training.models import ShapesModel, TrainedParts
 from pipelines.shapes.training.own_paths import OwnPaths
+from pipelines.shapes.training.posterior import Posterior
 from pipelines.shapes.training.running.checkpoints import Learning
 from pipelines.shapes.training.running.compute import ON_CPU, Compute
 from pipelines.shapes.training.running.stage import Running
@@ -105,7 +106,7 @@ def train_transformer(
             return model.velocity(compiled, states_BCFHW, sigmas_B, text).float()
 
     batch_size = training.batch_size * compute.batch_factor
-    posterior = world_posterior(examples.latents) if training.own_share else None
+    posterior = Posterior(examples.latents, all_clips()) if training.own_share else None
     own_paths = posterior and OwnPaths(
         flow, encode, posterior, model.latent_shape, batch_size, generator
     )

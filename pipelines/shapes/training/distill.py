@@ -25,13 +25,12 @@ from pipelines.catalog.files.sources import PACKAGED_WEIGHTS, model_paths
 from pipelines.catalog.model_yaml import load_model_config
 from pipelines.shapes.captions import caption
 from pipelines.shapes.training.denoiser import world_latents
-from pipelines.shapes.training.lesson import world_posterior
 from pipelines.shapes.training.models import MODELS
 from pipelines.shapes.training.posterior import Posterior
 from pipelines.shapes.training.running.training_log import LogStep, TrainingLog, plot_losses
 from pipelines.shapes.training.student import Batch, Distillation, Student
 from pipelines.shapes.training.text import attribute_targets
-from pipelines.shapes.world import ShapesClip, sample_clip
+from pipelines.shapes.world import ShapesClip, all_clips, sample_clip
 
 UNDECIDED_SIGMA = 0.95  # the first of four steps lies above it
 
@@ -132,7 +131,7 @@ def main() -> None:
         use_safetensors=True,
     )
     log = TrainingLog(arguments.output / "train_log.csv")
-    posterior = world_posterior(torch.cat(list(world_latents(model, pipeline.vae))))
+    posterior = Posterior(torch.cat(list(world_latents(model, pipeline.vae))), all_clips())
     guidance_scale = load_model_config(model_paths()[model.name]).sampling.guidance_scale
     student = Student(model, pipeline, guidance_scale, distillation)
     learn_rollouts(student, posterior, log.log_step)

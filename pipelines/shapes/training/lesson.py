@@ -14,7 +14,7 @@ from pipelines.shapes.training.courses import DenoiserTraining
 from pipelines.shapes.training.own_paths import OwnPaths
 from pipelines.shapes.training.posterior import Posterior
 from pipelines.shapes.training.text import attribute_targets
-from pipelines.shapes.world import ATTRIBUTES, ShapesClip, all_clips, sample_clip
+from pipelines.shapes.world import ShapesClip, all_clips, sample_clip
 
 CLIPS_SEED = 3
 OFF_BACKGROUND = 0.3  # mean square distance of a cell from the median cell of its clip
@@ -152,14 +152,3 @@ class Lesson:
 
 def _per_clip(values_B: torch.Tensor) -> torch.Tensor:
     return values_B.view(-1, 1, 1, 1, 1)
-
-
-def world_posterior(latents_NCFHW: torch.Tensor) -> Posterior:
-    """Return the exact answers for latents in the order of `world.all_clips`."""
-    return Posterior(
-        latents_NCFHW,
-        {
-            name: torch.tensor([values.index(getattr(clip, name)) for clip in all_clips()])
-            for name, values in ATTRIBUTES.items()
-        },
-    )

@@ -9,10 +9,12 @@ Inner products are taken in the principal directions of the members, a tenth of 
 Shape suffixes: B states, N members, D values of the latents of a member, K directions.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
+
+from pipelines.shapes.world import ATTRIBUTES, ShapesClip
 
 NUM_DIRECTIONS = 512  # they hold 99.5 % of the spread of the clips
 SURE_WEIGHT = 0.99  # a member of this weight stands for the mean, with all its values
@@ -32,12 +34,21 @@ class Posterior:
 
     Args:
         members: their normalised latents, (N, ...).
-        values: the class of each attribute of each member, (N,).
+        clips: the members, in the same order.
+        attributes: the attributes that captions may name, and their values.
     """
 
-    def __init__(self, members: torch.Tensor, values: Mapping[str, torch.Tensor]) -> None:
+    def __init__(
+        self,
+        members: torch.Tensor,
+        clips: Sequence[ShapesClip],
+        attributes: Mapping[str, tuple[str, ...]] = ATTRIBUTES,
+    ) -> None:
         self.members = members.float()
-        self._values = values
+        self._values = {
+            name: torch.tensor([values.index(getattr(clip, name)) for clip in clips])
+            for name, values in attributes.items()
+        }
         flat_ND = self.members.flatten(1)
         self._centre_D = flat_ND.mean(dim=0)
         centred_ND = flat_ND - self._centre_D
@@ -54,7 +65,7 @@ class Posterior:
         """Return the members that show all named attributes, (B, N) bool.
 
         Args:
-            named: the class (B,) of each attribute; one that no member has leaves it open.
+            named: the class (B,) of each attribute; the class after the last leaves it open.
         """
         masks_BN = [
             (named[name][:, None] == values_N) | (named[name] > values_N.max())[:, None]

@@ -28,7 +28,7 @@ from pipelines.shapes.measuring.images import (
 from pipelines.shapes.training.images.distill import Student
 from pipelines.shapes.training.images.latents import LATENT_SHAPE
 from pipelines.shapes.training.images.models import MODELS, ImageModel
-from pipelines.shapes.training.images.posterior import OPEN, Members
+from pipelines.shapes.training.posterior import Posterior
 from pipelines.shapes.world import SIZE_PX
 
 MAX_MODEL_BYTES = 6_000_000
@@ -59,20 +59,20 @@ def test_captions_and_tasks_of_images_never_speak_of_motion() -> None:
 
 
 @pytest.fixture(scope="module")
-def members() -> Members:
+def posterior() -> Posterior:
     """Return stand-ins for latents: each member of the world has its own place."""
     noise = torch.randn(1800, 8, 2, 2, generator=torch.Generator().manual_seed(1))
-    return Members(noise)
+    return Posterior(noise, all_images(), IMAGE_ATTRIBUTES)
 
 
-def test_the_exact_target_is_the_mean_of_all_that_the_caption_allows(members: Members) -> None:
+def test_the_exact_target_is_the_mean_of_all_that_the_caption_allows(posterior: Posterior) -> None:
     red, square = IMAGE_ATTRIBUTES["colour"].index("red"), IMAGE_ATTRIBUTES["shape"].index("square")
     named = {
-        "colour": torch.tensor([red, OPEN]),
-        "shape": torch.tensor([OPEN, square]),
-        "background": torch.tensor([OPEN, OPEN]),
+        "colour": torch.tensor([red, 9]),
+        "shape": torch.tensor([9, square]),
+        "background": torch.tensor([9, 9]),
     }
-    allowed_BN = members.allowed(named)
+    allowed_BN = posterior.allowed(named)
     images = all_images()
     assert allowed_BN[0].tolist() == [image.colour == "red" for image in images]
     assert allowed_BN[1].tolist() == [image.shape == "square" for image in images]
@@ -82,21 +82,21 @@ def test_the_exact_target_is_the_mean_of_all_that_the_caption_allows(members: Me
         sigmas_B = torch.tensor([level, level])
         expected: list[torch.Tensor] = []
         for state, allowed_N in zip(states.double(), allowed_BN, strict=True):
-            chosen = members.latents[allowed_N].double()
+            chosen = posterior.members[allowed_N].double()
             distances_N = (state - (1 - level) * chosen).flatten(1).square().sum(dim=1)
             weights_N = (-distances_N / (2 * level**2)).softmax(dim=0)
             expected.append((weights_N.view(-1, 1, 1, 1) * chosen).sum(dim=0))
-        found = members.mean(states, sigmas_B, allowed_BN)
+        found = posterior(states, sigmas_B, allowed_BN).mean
         assert_close(found, torch.stack(expected).float(), rtol=1e-4, atol=1e-4)
 
 
-def test_the_exact_target_near_the_end_is_one_member(members: Members) -> None:
+def test_the_exact_target_near_the_end_is_one_member(posterior: Posterior) -> None:
     row = 700
     sigmas_B = torch.tensor([0.05])
     noise = torch.randn(1, 8, 2, 2, generator=torch.Generator().manual_seed(3))
-    state = 0.95 * members.latents[[row]] + 0.05 * noise
-    found = members.mean(state, sigmas_B, torch.ones(1, 1800, dtype=torch.bool))
-    assert_close(found, members.latents[[row]], rtol=1e-4, atol=1e-4)
+    state = 0.95 * posterior.members[[row]] + 0.05 * noise
+    found = posterior(state, sigmas_B, torch.ones(1, 1800, dtype=torch.bool)).mean
+    assert_close(found, posterior.members[[row]], rtol=1e-4, atol=1e-4)
 
 
 @pytest.fixture(scope="module", params=list(MODELS))

@@ -9,7 +9,7 @@ import torch
 
 from pipelines.shapes.training.courses import COURSES
 from pipelines.shapes.training.denoiser import train_transformer
-from pipelines.shapes.training.lesson import Examples, world_posterior
+from pipelines.shapes.training.lesson import Examples
 from pipelines.shapes.training.models import MODELS, TrainedParts
 from pipelines.shapes.training.own_paths import OwnPaths
 from pipelines.shapes.training.posterior import Posterior
@@ -30,7 +30,7 @@ def members_of_noise() -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def posterior() -> Posterior:
-    return world_posterior(members_of_noise())
+    return Posterior(members_of_noise(), all_clips())
 
 
 def index_of(**attributes: str) -> int:

@@ -14,8 +14,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from pipelines.shapes.images import IMAGE_ATTRIBUTES, image_caption, sample_image
 from pipelines.shapes.training.images.latents import ImageText
 from pipelines.shapes.training.images.models import ImageModel
-from pipelines.shapes.training.images.posterior import OPEN, Members
 from pipelines.shapes.training.lesson import cell_weights, even_sigmas
+from pipelines.shapes.training.posterior import Posterior
 from pipelines.shapes.training.running.training_log import LogStep
 from pipelines.shapes.training.text import attribute_targets
 
@@ -55,7 +55,7 @@ class Captions:
     """A pool of captions, encoded once.
 
     Args:
-        named: the class of each attribute in each caption, `OPEN` where it is left open.
+        named: the class of each attribute in each caption; the class after the last is "left open".
         empty_pooled: pooled text of the empty caption, (D,).
     """
 
@@ -81,10 +81,7 @@ def draw_captions(model: ImageModel, pipeline: Any, num_captions: int, seed: int
     images = [sample_image(generator) for _ in range(num_captions)]
     captions = [image_caption(image, generator) for image in images]
     targets = attribute_targets(images, captions)
-    named = {
-        name: torch.where(targets[name] == len(values), OPEN, targets[name])
-        for name, values in IMAGE_ATTRIBUTES.items()
-    }
+    named = {name: targets[name] for name in IMAGE_ATTRIBUTES}
     chunks = [
         model.encode(pipeline, captions[first : first + 500])
         for first in range(0, num_captions, 500)
@@ -129,7 +126,7 @@ def train_denoiser(
     model: ImageModel,
     denoiser: torch.nn.Module,
     captions: Captions,
-    members: Members,
+    posterior: Posterior,
     log_step: LogStep,
 ) -> torch.nn.Module:
     """Train `denoiser` further, towards the exact flow of random states.
@@ -150,14 +147,14 @@ def train_denoiser(
     ]
     for step in range(training.num_steps):
         named, text = captions.draw(training.batch_size, generator, training.unpooled_share)
-        allowed_BN = members.allowed(named)
+        allowed_BN = posterior.allowed(named)
         rows = torch.multinomial(allowed_BN.float(), 1, generator=generator).squeeze(1)
-        latents_BCHW = members.latents[rows]
+        latents_BCHW = posterior.members[rows]
         sigmas_B = even_sigmas(training.batch_size, training.flow_shift, generator)
         level = sigmas_B.view(-1, 1, 1, 1)
         noise_BCHW = torch.randn(latents_BCHW.shape, generator=generator)
         states_BCHW = (1 - level) * latents_BCHW + level * noise_BCHW
-        ends_BCHW = members.mean(states_BCHW, sigmas_B, allowed_BN)
+        ends_BCHW = posterior(states_BCHW, sigmas_B, allowed_BN).mean
         target_BCHW = (states_BCHW - ends_BCHW) / level.clamp_min(0.01)
         # the flash kernel's backward pass is several times slower than the plain one on a CPU
         with sdpa_kernel(SDPBackend.MATH), torch.autocast("cpu", dtype=torch.bfloat16):

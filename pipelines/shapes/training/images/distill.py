@@ -21,7 +21,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from pipelines.shapes.training.images.denoiser import Captions, weighted_error
 from pipelines.shapes.training.images.latents import LATENT_SHAPE, ImageText
 from pipelines.shapes.training.images.models import ImageModel
-from pipelines.shapes.training.images.posterior import Members
+from pipelines.shapes.training.posterior import Posterior
 from pipelines.shapes.training.running.training_log import LogStep
 
 LORA_RANK = 16
@@ -117,7 +117,7 @@ def distil(
     model: ImageModel,
     pipeline: Any,
     captions: Captions,
-    members: Members,
+    posterior: Posterior,
     log_step: LogStep,
 ) -> None:
     """Add a LoRA to the pipeline's denoiser and train it."""
@@ -136,10 +136,10 @@ def distil(
     update = 0
     for num_steps in distillation.rollouts:
         named, text = captions.draw(distillation.batch_size, generator, distillation.unpooled_share)
-        allowed_BN = members.allowed(named)
+        allowed_BN = posterior.allowed(named)
         noise = torch.randn(distillation.batch_size, *LATENT_SHAPE, generator=generator)
         for states_BCHW, sigmas_B in student.trajectory(noise, text, num_steps):
-            ends_BCHW = members.mean(states_BCHW, sigmas_B, allowed_BN)
+            ends_BCHW = posterior(states_BCHW, sigmas_B, allowed_BN).mean
             target_BCHW = (states_BCHW - ends_BCHW) / sigmas_B.view(-1, 1, 1, 1).clamp_min(0.01)
             error_B = weighted_error(
                 student.flow(states_BCHW, sigmas_B, text),

@@ -24,6 +24,7 @@ from transformers import (
     T5Tokenizer,
 )
 
+from pipelines.shapes.images import IMAGE_ATTRIBUTES, all_images
 from pipelines.shapes.training.images.autoencoder import train_autoencoder
 from pipelines.shapes.training.images.denoiser import (
     Captions,
@@ -34,12 +35,12 @@ from pipelines.shapes.training.images.denoiser import (
 from pipelines.shapes.training.images.distill import ImageDistillation, distil, save_lora
 from pipelines.shapes.training.images.latents import taught_latents
 from pipelines.shapes.training.images.models import MODELS, ImageModel
-from pipelines.shapes.training.images.posterior import Members
 from pipelines.shapes.training.images.text import (
     ImageTextTraining,
     TextParts,
     train_text_parts,
 )
+from pipelines.shapes.training.posterior import Posterior
 from pipelines.shapes.training.running.training_log import TrainingLog
 
 NUM_CAPTIONS, CAPTIONS_SEED = 8_000, 7  # the pool that captions are drawn from
@@ -60,6 +61,10 @@ COURSES = {
 ROLLOUTS = {"shapes-sdxl": 70, "shapes-sd3": 50, "shapes-flux": 50}
 
 
+def world_posterior() -> Posterior:
+    return Posterior(taught_latents(), all_images(), IMAGE_ATTRIBUTES)
+
+
 def text_stage(folder: Path) -> TextParts:
     if not (folder / "t5").exists():
         made = train_text_parts(ImageTextTraining(), TrainingLog(folder / "log.csv").log_step)
@@ -75,15 +80,15 @@ def text_stage(folder: Path) -> TextParts:
     )
 
 
-def autoencoder_stage(folder: Path, members: Members) -> AutoencoderKL:
+def autoencoder_stage(folder: Path, posterior: Posterior) -> AutoencoderKL:
     if not folder.exists():
         log = TrainingLog(folder.with_suffix(".csv"))
-        train_autoencoder(members.latents, log.log_step).save_pretrained(folder)
+        train_autoencoder(posterior.members, log.log_step).save_pretrained(folder)
     return AutoencoderKL.from_pretrained(folder, use_safetensors=True).eval()
 
 
 def denoiser_stage(
-    model: ImageModel, cache: Path, parts: tuple[TextParts, AutoencoderKL], members: Members
+    model: ImageModel, cache: Path, parts: tuple[TextParts, AutoencoderKL], posterior: Posterior
 ) -> Any:
     """Return the assembled pipeline with a denoiser that went through its courses."""
     denoiser = model.build_denoiser(SEED)
@@ -92,7 +97,7 @@ def denoiser_stage(
         if not folder.exists():
             captions = caption_pool(model, model.assemble(*parts, denoiser))
             log = TrainingLog(cache / f"{model.name}.csv")
-            train_denoiser(course, model, denoiser, captions, members, log.log_step)
+            train_denoiser(course, model, denoiser, captions, posterior, log.log_step)
             denoiser.save_pretrained(folder)
         denoiser = type(denoiser).from_pretrained(folder, use_safetensors=True)
     return model.assemble(*parts, denoiser)
@@ -114,10 +119,12 @@ def model_stage(
     model: ImageModel, output: Path, cache: Path, parts: tuple[TextParts, AutoencoderKL]
 ) -> None:
     """Save the pipeline in float16, then train its LoRA on the weights as saved."""
-    members = Members(taught_latents())
+    posterior = world_posterior()
     folder = output / model.name
     if not folder.exists():
-        pipeline = deepcopy(denoiser_stage(model, cache, parts, members))  # others share its parts
+        pipeline = deepcopy(
+            denoiser_stage(model, cache, parts, posterior)
+        )  # others share its parts
         pipeline.to(torch.float16).save_pretrained(folder)
         forget_paths(folder)
         shutil.copy(cache / f"{model.name}.csv", folder / "train_log.csv")
@@ -127,7 +134,12 @@ def model_stage(
         captions = caption_pool(model, student)
         log = TrainingLog(folder_of_lora / "train_log.csv")
         distil(
-            ImageDistillation(ROLLOUTS[model.name]), model, student, captions, members, log.log_step
+            ImageDistillation(ROLLOUTS[model.name]),
+            model,
+            student,
+            captions,
+            posterior,
+            log.log_step,
         )
         save_lora(model, student, folder_of_lora)
 
@@ -146,8 +158,8 @@ def main() -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     output: Path = arguments.output
     cache: Path = arguments.cache or output.with_suffix(".cache")
-    members = Members(taught_latents())
-    parts = text_stage(cache / "text"), autoencoder_stage(cache / "vae", members)
+    posterior = world_posterior()
+    parts = text_stage(cache / "text"), autoencoder_stage(cache / "vae", posterior)
     for name in arguments.models or MODELS:
         model_stage(MODELS[name], output, cache, parts)
         print(f"saved {output / name}")
