@@ -132,7 +132,7 @@ def _sound(build: Callable[[], Any]) -> Case:
     return Case(build, NegativeText(video, audio_embeds=sound), call, False, fewest_steps=2)
 
 
-CASES: dict[str, Case] = {
+_BUILT: dict[str, Case] = {
     "Wan": _video(tiny.wan_pipeline),
     "Wan VACE": _video(tiny.wan_vace_pipeline),
     "SkyReels V2": _video(tiny_skyreels.text_to_video),
@@ -147,5 +147,5 @@ CASES: dict[str, Case] = {
 }
 # Mochi divides by the steps before the last one; at the first of Cosmos' noise levels, what a model
 # predicts is lost in rounding.
-CASES |= {name: replace(CASES[name], fewest_steps=2) for name in ("Mochi", "Cosmos 2")}
+CASES = _BUILT | {name: replace(_BUILT[name], fewest_steps=2) for name in ("Mochi", "Cosmos 2")}
 every_family = pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))

@@ -50,13 +50,14 @@ _FIRST = ImageTraining(num_steps=1600, seed=1, sigma_power=0.0)
 _AGAIN = ImageTraining(
     num_steps=550, seed=2, learning_rate=1.5e-3, muon_learning_rate=6e-3, flow_shift=5.0
 )
+_LONG = replace(_AGAIN, num_steps=3600, seed=4)
 COURSES = {
     "shapes-sdxl": (
         ImageTraining(num_steps=1800, seed=1, batch_size=48),
         replace(_AGAIN, num_steps=700, batch_size=48),
     ),
-    "shapes-sd3": (_FIRST, _AGAIN, replace(_AGAIN, num_steps=900, seed=3)),
-    "shapes-flux": (_FIRST, replace(_AGAIN, num_steps=1500)),
+    "shapes-sd3": (_FIRST, _AGAIN, replace(_AGAIN, num_steps=900, seed=3), _LONG),
+    "shapes-flux": (_FIRST, replace(_AGAIN, num_steps=1500), _LONG),
 }
 ROLLOUTS = {"shapes-sdxl": 70, "shapes-sd3": 50, "shapes-flux": 50}
 
