@@ -126,7 +126,7 @@ class Lesson:
             sigmas_B = torch.cat([sigmas_B, torch.stack([one.sigma for one in own])])
             allowed_BN = torch.cat([allowed_BN, torch.stack([one.allowed for one in own])])
             captions = captions + [one.caption for one in own]
-        return self._answered(states_BCFHW, sigmas_B, allowed_BN, captions, num_clips)
+        return self._answered(states_BCFHW, sigmas_B, allowed_BN, captions)
 
     def _answered(
         self,
@@ -134,20 +134,20 @@ class Lesson:
         sigmas_B: torch.Tensor,
         allowed_BN: torch.Tensor,
         captions: list[str],
-        num_drawn: int,
     ) -> Batch:
         """Return the batch with the exact flows.
 
-        A state of the model's own does not lie between noise and a member, and the flow from it has
-        no bound where sigma is small. So its weight is sigma.
+        The weight is sigma squared, so that the error of the clean latents counts, which is largest
+        where the content is decided. The error of the flow is largest where only traces of noise
+        are left, and has no bound where a state of the model's own lies off all members.
         """
         posterior = cast("Posterior", self._posterior)
         answer = posterior(states_BCFHW, sigmas_B, allowed_BN)
         flows_BCFHW = (states_BCFHW - answer.mean) / _per_clip(sigmas_B)
         clean_BCFHW = posterior.members[answer.likeliest]
         weights = cell_weights(clean_BCFHW, self._training.shape_weight)
-        of_clips_B = torch.cat([torch.ones_like(sigmas_B[:num_drawn]), sigmas_B[num_drawn:]])
-        return Batch(states_BCFHW, sigmas_B, flows_BCFHW, weights * _per_clip(of_clips_B), captions)
+        weights = weights * _per_clip(sigmas_B.square())
+        return Batch(states_BCFHW, sigmas_B, flows_BCFHW, weights, captions)
 
 
 def _per_clip(values_B: torch.Tensor) -> torch.Tensor:

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch.testing import assert_close
 
 from pipelines.shapes.training.courses import COURSES
 from pipelines.shapes.training.denoiser import train_transformer
-from pipelines.shapes.training.lesson import Examples
+from pipelines.shapes.training.lesson import Examples, Lesson
 from pipelines.shapes.training.models import MODELS, TrainedParts
 from pipelines.shapes.training.own_paths import OwnPaths
 from pipelines.shapes.training.posterior import Posterior
@@ -18,7 +19,7 @@ from pipelines.shapes.training.running.compute import Compute
 from pipelines.shapes.training.running.pace import Budget, Pace, learning_rate_factor
 from pipelines.shapes.training.running.stage import Running
 from pipelines.shapes.training.text import EncodedCaptions, attribute_targets
-from pipelines.shapes.world import ATTRIBUTES, all_clips
+from pipelines.shapes.world import ATTRIBUTES, COLOURS, all_clips
 
 SHAPE = (8, 1, 2, 2)
 
@@ -89,10 +90,8 @@ def test_an_empty_caption_allows_all_members_and_a_full_one_only_its_places(
     assert allowed_by(posterior, 0, words)[0].tolist() == same
 
 
-def test_states_of_own_paths_begin_with_noise_and_end_where_the_flow_leads(
-    posterior: Posterior,
-) -> None:
-    goal = posterior.members[5]
+def own_paths(posterior: Posterior, goal: torch.Tensor) -> OwnPaths:
+    """Return paths of a model that knows one clip."""
 
     def flow(states: torch.Tensor, sigmas: torch.Tensor, _text: EncodedCaptions) -> torch.Tensor:
         return (states - goal) / sigmas.view(-1, 1, 1, 1, 1)
@@ -100,13 +99,45 @@ def test_states_of_own_paths_begin_with_noise_and_end_where_the_flow_leads(
     def encode(captions: list[str]) -> EncodedCaptions:
         return EncodedCaptions(torch.zeros(len(captions), 1, 1), torch.ones(len(captions), 1))
 
-    paths = OwnPaths(flow, encode, posterior, SHAPE, 16, torch.Generator().manual_seed(4))
+    return OwnPaths(flow, encode, posterior, SHAPE, 16, torch.Generator().manual_seed(4))
+
+
+def test_states_of_own_paths_begin_with_noise_and_end_where_the_flow_leads(
+    posterior: Posterior,
+) -> None:
+    goal = posterior.members[5]
+    paths = own_paths(posterior, goal)
     states = [state for _ in range(10) for state in paths.take(16)]
     assert len({state.sigma.item() for state in states}) > 4
     for state in states:
         noise = (state.latents - (1 - state.sigma) * goal) / state.sigma
         assert abs(noise.std().item() - 1) < 0.5  # no step has left the line to the goal
         assert state.allowed.any()
+
+
+def test_a_lesson_leads_each_state_to_what_its_caption_allows(posterior: Posterior) -> None:
+    goal = all_clips()[5]
+    course = replace(COURSES["shapes-wan"][-1], own_share=0.5, shape_weight=0.0)
+    lesson = Lesson(
+        course,
+        Examples(all_clips(), posterior.members),
+        torch.Generator().manual_seed(7),
+        posterior,
+        own_paths(posterior, posterior.members[5]),
+    )
+    num_late_own = 0
+    for batch in (lesson.draw(32) for _ in range(8)):
+        assert len(batch.captions) == len(batch.states) == 32
+        assert_close(batch.weights.flatten(1).mean(1), batch.sigmas.square())
+        ends = batch.states - batch.sigmas.view(-1, 1, 1, 1, 1) * batch.flows
+        for row in (batch.sigmas < 0.6).nonzero().flatten().tolist():
+            distances_N = (posterior.members - ends[row]).flatten(1).norm(dim=1)
+            clip = all_clips()[int(distances_N.argmin())]
+            words = batch.captions[row].lower().replace(",", "").split()
+            assert not set(words) & set(COLOURS) - {clip.colour}
+            num_late_own += row >= 16
+    assert num_late_own > 10
+    assert goal.colour == "red"  # a model that knows red alone is led to the other colours
 
 
 def test_a_stage_ends_with_its_budget_or_with_its_steps() -> None:

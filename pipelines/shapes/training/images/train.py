@@ -55,6 +55,7 @@ COURSES = {
     "shapes-sdxl": (
         ImageTraining(num_steps=1800, seed=1, batch_size=48),
         replace(_AGAIN, num_steps=700, batch_size=48),
+        replace(_LONG, batch_size=48),
     ),
     "shapes-sd3": (_FIRST, _AGAIN, replace(_AGAIN, num_steps=900, seed=3), _LONG),
     "shapes-flux": (_FIRST, replace(_AGAIN, num_steps=1500), _LONG),
