@@ -7,6 +7,7 @@ and writes the table of every family's strengths. A test compares the table with
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,14 @@ import torch
 from diffusers import LTXPipeline, UniPCMultistepScheduler, WanPipeline
 from PIL import Image, ImageDraw
 
-from nag import GuidanceParams, NagParams, NasaParams, VsfParams, install
+from nag import GuidanceParams, NagParams, NasaParams, VsfParams, guide, install
 from nag.adapters.registry import MODULES
+from pipelines.shapes.images import judge_image
+from pipelines.shapes.measuring.images import FEW_STEPS, load_image_pipeline
+from pipelines.shapes.training.images.models import MODELS, ImageModel
 
 ROOT = Path(__file__).parents[1]
+IMAGES = "nag-images.png"
 PAGE = ROOT / "docs" / "explanation" / "nag.md"
 WEIGHTS = ROOT / "pipelines" / "shapes" / "weights"
 BEGIN, END = "<!-- defaults: begin -->\n", "<!-- defaults: end -->\n"
@@ -26,6 +31,7 @@ SIDE_PX, GAP_PX, LABEL_PX = 64, 4, 16
 LENGTH = 48  # tokens of a text, as the Shapes models take
 PROMPTS = ("a circle moving right", "a square moving up", "a triangle moving left")
 SEEDS = (0, 1)
+IMAGE_PROMPTS = ("a circle", "a square", "a triangle")
 
 
 @dataclass(frozen=True)
@@ -122,6 +128,52 @@ def draw(sheet: Sheet) -> Image.Image:
     return picture
 
 
+def render_image(model: ImageModel, pipeline: Any, prompt: str, seed: int) -> Image.Image:
+    """Return an image of four steps and one pass a step."""
+    return pipeline(
+        prompt,
+        height=SIDE_PX,
+        width=SIDE_PX,
+        num_inference_steps=FEW_STEPS,
+        generator=torch.Generator().manual_seed(seed),
+        **{model.guidance_argument: 1.0, **model.call_arguments},
+    ).images[0]
+
+
+def first_clean(model: ImageModel, pipeline: Any, prompt: str) -> tuple[int, Image.Image, str]:
+    """Return the first seed that gives a clean image, the image and its color."""
+    for seed in count():
+        image = render_image(model, pipeline, prompt, seed)
+        verdict = judge_image(np.asarray(image))
+        if verdict.is_clean and verdict.colour:
+            return seed, image, verdict.colour
+    raise AssertionError("seeds never end")
+
+
+def draw_images() -> Image.Image:
+    """Return the picture of the image models: in each row one prompt, without guidance and with.
+
+    The seed is the first that gives a clean image without guidance, and the negative prompt is the
+    color that the judge reads there.
+    """
+    rows = [(model, prompt) for model in MODELS.values() for prompt in IMAGE_PROMPTS]
+    step, left = SIDE_PX + GAP_PX, 190
+    picture = Image.new("RGB", (left + step * 2, LABEL_PX + step * len(rows)), "white")
+    pen = ImageDraw.Draw(picture)
+    for column, label in enumerate(("without", "NAG")):
+        pen.text((left + column * step, 2), label, fill="black")
+    for row, (model, prompt) in enumerate(rows):
+        pipeline = load_image_pipeline(model, FEW_STEPS)
+        seed, unguided, negative = first_clean(model, pipeline, prompt)
+        with guide(pipeline, negative, **model.call_arguments):
+            guided = render_image(model, pipeline, prompt, seed)
+        top = LABEL_PX + row * step
+        pen.text((2, top + 20), f"{model.name}: {prompt}\nnegative: {negative}", fill="black")
+        picture.paste(unguided, (left, top))
+        picture.paste(guided, (left + step, top))
+    return picture
+
+
 def table() -> str:
     """Return the strengths of every family where a call names none."""
     rows = [
@@ -146,6 +198,7 @@ def with_table(page: str) -> str:
 
 def main() -> None:
     PAGE.write_text(with_table(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    draw_images().save(PAGE.parent / IMAGES, optimize=True)
     for sheet in SHEETS:
         draw(sheet).quantize(64).save(PAGE.parent / sheet.name, optimize=True)
 

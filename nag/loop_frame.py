@@ -5,7 +5,7 @@ another thread. Such a call looks like one of the loop's own. The stack of funct
 apart.
 """
 
-import sys
+from inspect import currentframe
 from types import CodeType, FrameType
 from typing import Any
 
@@ -35,7 +35,7 @@ class LoopFrame:
         """
         if self._frame is None or torch.compiler.is_compiling():
             return True
-        frame: FrameType | None = sys._getframe(1)
+        frame: FrameType | None = currentframe()
         while frame is not None and frame.f_back is not self._frame:
             if frame.f_code.co_name == "__call__" and _pipeline_of(frame) is not None:
                 return False
@@ -45,7 +45,7 @@ class LoopFrame:
 
 def loop_frame(pipeline: Any) -> LoopFrame | None:
     """Return the function that begins a loop of a pipeline; None if it is another pipeline's."""
-    frame: FrameType | None = sys._getframe(1)
+    frame: FrameType | None = currentframe()
     while frame is not None:
         owner = _pipeline_of(frame)
         if owner is not None:

@@ -72,7 +72,7 @@ def add_paper_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--prompts", type=Path, metavar="FILE", help="a prompt set, as `nagfarm prompts` writes it"
     )
-    add_measure_arguments(group)
+    add_measure_arguments(group.add_argument)
 
 
 def run_paper(options: PaperOptions, context: Context) -> int:

@@ -116,7 +116,8 @@ COMMAND = Command(
     summary="write a prompt set of the field as a manifest: objects, captions, pairs",
     epilog=f"""\
 forms:
-  objects   the form of GenEval, with words of its own or of FILE, a line each: {", ".join(TASKS)}
+  objects   the form of GenEval, with words of its own or of FILE, a line each:
+            {", ".join(TASKS)}
   captions  a sample of a captions file in COCO's form: a caption of each picture
   pairs     the form of NegGenBench and DCS-Bench: a prompt, and what must not be seen;
             {", ".join(SUFFIXES)} with {" or ".join(PROMPT_NAMES[:2])} and \

@@ -57,7 +57,7 @@ class ScoreOptions(ClipOptions):
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
         super().add_arguments(parser)
-        add_measure_arguments(parser)
+        add_measure_arguments(parser.add_argument)
         parser.add_argument(
             "--by",
             default="model,method,guidance",
@@ -72,9 +72,9 @@ class ScoreOptions(ClipOptions):
         return measure_specs(self.measure, self.stills, self.question)
 
 
-def add_measure_arguments(parser: argparse._ActionsContainer) -> None:
-    """Add the options that choose measures and their workers."""
-    parser.add_argument(
+def add_measure_arguments(add_argument: Callable[..., object]) -> None:
+    """Add the options that choose measures and their workers, to a parser or a group of it."""
+    add_argument(
         "--measure",
         action="append",
         default=[],
@@ -82,29 +82,29 @@ def add_measure_arguments(parser: argparse._ActionsContainer) -> None:
         help="a measure, with a hub id or a folder of its weights; may be given again (default "
         f"{' '.join(DEFAULT_MEASURES)})",
     )
-    parser.add_argument(
+    add_argument(
         "--stills",
         type=int,
         default=DEFAULT_STILLS,
         metavar="N",
         help=f"evenly spaced frames that models look at (default {DEFAULT_STILLS})",
     )
-    parser.add_argument(
+    add_argument(
         "--question",
         default=DEFAULT_QUESTION,
         metavar="TEXT",
         help=f"the question of vqa (default {DEFAULT_QUESTION!r})",
     )
-    parser.add_argument(
+    add_argument(
         "--references",
         type=Path,
         metavar="FOLDER",
         help="pictures to which fid and pfid measure the distance",
     )
-    parser.add_argument(
+    add_argument(
         "--here", action="store_true", help="score in this process, without Ray, one clip at a time"
     )
-    parser.add_argument(
+    add_argument(
         "--fetch", action="store_true", help="download weights that are not on this machine"
     )
 

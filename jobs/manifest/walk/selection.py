@@ -132,7 +132,8 @@ class Selection:
             clip_id = row.clip.clip_id
             if words := wanted & {row.clip.name, clip_id}:
                 found |= words
-                yield row._replace(is_repeat=clip_id in chosen)
+                is_repeat = clip_id in chosen
+                yield ManifestRow(row.number, row.clip, row.is_named, row.is_random, is_repeat)
                 chosen.add(clip_id)
         for word in self.only:
             if word not in found:

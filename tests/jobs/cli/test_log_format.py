@@ -47,7 +47,7 @@ def entries(text: str) -> list[dict[str, Any]]:
 
 def test_commands_that_may_take_long_have_the_option() -> None:
     named = {name for name, command in COMMANDS.items() if command.is_run or command.has_log}
-    reading = {"verify", "export", "records", "report"}
+    reading = {"verify", "export", "records", "report", "score"}
     assert named == {"render", "bench", "gc", "prune", *reading}
 
 
