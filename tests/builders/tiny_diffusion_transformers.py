@@ -164,6 +164,7 @@ def fibo_pipeline(pipeline_class: Any = FiboOfSeeds) -> Any:
         joint_attention_dim=TEXT_DIM,
         axes_dims_rope=[4, 4, 4],
         text_encoder_dim=LAYER_DIM,
-        **HEADS,
+        num_attention_heads=HEADS["num_attention_heads"],
+        attention_head_dim=HEADS["attention_head_dim"],
     )
     return _pipeline(pipeline_class, transformer, text_encoder=tiny.text_encoder())
