@@ -2,22 +2,20 @@
 
 import argparse
 import contextlib
-import json
 from collections.abc import Callable, Generator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from jobs.cli.outputs.clip_axes import AXES, AXES_HELP, axis_of
+from jobs.cli.outputs.score_figures import figure_lines, figures_json
 from jobs.cli.pattern.clip_options import ClipOptions
 from jobs.cli.pattern.command import EXIT_FINDINGS, EXIT_OK, Command, Context
-from jobs.cli.pattern.wording import table_lines
 from jobs.errors import RefusedError
 from jobs.records.schema import ClipRecord
 from jobs.run.progress.console import print_plain
-from jobs.scoring.figures import Figure, GroupFigures, meaning_of
 from jobs.scoring.pool import Pool, PoolHere
 from jobs.scoring.references import References, find_references
 from jobs.scoring.scoring_run import Measures, Placed, ScoringRun, find_measures
@@ -222,72 +220,6 @@ def progress_bar(console: Console, *, is_json: bool) -> Generator[Callable[[Coun
             )
 
         yield move
-
-
-def figure_lines(axes: list[str], groups: list[GroupFigures]) -> list[str]:
-    """Return a table: a row a group, a column a figure; then the meaning of each figure."""
-    figures = {figure.title: figure for group in groups for figure in group.figures}
-    if not figures:
-        return []
-    rows = [
-        (
-            *group.group,
-            f"{group.num_clips:,}",
-            *(_cell(one) for one in _in_order(group, list(figures))),
-        )
-        for group in groups
-    ]
-    columns = (*axes, "clips", *figures)
-    lines = table_lines(columns, rows, numbers=columns[len(axes) :])
-    meanings = [f"{title}: {meaning_of(figure)}" for title, figure in figures.items()]
-    return [*lines, "", *meanings, ""]
-
-
-def _in_order(group: GroupFigures, titles: list[str]) -> list[Figure | None]:
-    own = {figure.title: figure for figure in group.figures}
-    return [own.get(title) for title in titles]
-
-
-def _cell(figure: Figure | None) -> str:
-    if figure is None:
-        return ""
-    half = "" if figure.half_width is None else f" ±{figure.half_width:.2g}"
-    return f"{figure.mean:.4g}{half}"
-
-
-def figures_json(
-    uri: str,
-    measures: Measures,
-    axes: list[str],
-    groups: list[GroupFigures],
-    counts: Counts,
-) -> str:
-    """Return the figures as one JSON document."""
-    document = {
-        "uri": uri,
-        "measures": [asdict(spec) for spec in measures.found],
-        "axes": axes,
-        "num_clips": counts.num_clips,
-        "num_scored": counts.num_scored,
-        "num_written": counts.num_written,
-        "num_trouble": counts.num_trouble,
-        "groups": [
-            {
-                "group": dict(zip(axes, group.group, strict=True)),
-                "num_clips": group.num_clips,
-                "figures": {
-                    figure.title: {
-                        "mean": figure.mean,
-                        "half_width": figure.half_width,
-                        "num": figure.num,
-                    }
-                    for figure in group.figures
-                },
-            }
-            for group in groups
-        ],
-    }
-    return json.dumps(document, ensure_ascii=False, allow_nan=False)
 
 
 def say_trouble(counts: Counts) -> None:

@@ -1,6 +1,7 @@
 """The Shapes image models: their world and exact targets, their weights, prompts and negatives."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,15 +21,19 @@ from pipelines.shapes.images import (
 )
 from pipelines.shapes.measuring.images import (
     FEW_STEPS,
+    FULL_STEPS,
     Method,
     draw_answers,
     image_tasks,
     load_image_pipeline,
 )
+from pipelines.shapes.training.images.denoiser import ImageTraining, draw_captions, train_denoiser
 from pipelines.shapes.training.images.distill import Student
 from pipelines.shapes.training.images.latents import LATENT_SHAPE
 from pipelines.shapes.training.images.models import MODELS, ImageModel
 from pipelines.shapes.training.posterior import Posterior
+from pipelines.shapes.training.running.checkpoints import Checkpoint
+from pipelines.shapes.training.running.stage import Running
 from pipelines.shapes.world import SIZE_PX
 
 MAX_MODEL_BYTES = 6_000_000
@@ -177,3 +182,35 @@ def test_a_model_draws_the_background_of_its_prompt_and_with_nag_a_negated_one_l
     )
     assert sum(plain) >= 3
     assert sum(guided) < sum(plain)
+
+
+class StoppedTrainingError(Exception):
+    """The end of a training in its middle."""
+
+
+@pytest.mark.models
+@pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")
+def test_an_interrupted_course_goes_on_and_ends_as_without_the_interruption(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Checkpoint, "save_if_due", Checkpoint.save)
+    model = MODELS["shapes-flux"]
+    captions = draw_captions(model, load_image_pipeline(model, FULL_STEPS), 8, seed=0)
+    members = torch.randn(1800, *LATENT_SHAPE, generator=torch.Generator().manual_seed(5))
+    posterior = Posterior(members, all_images(), IMAGE_ATTRIBUTES)
+
+    def train(folder: Path, stops_at: int = -1) -> dict[str, torch.Tensor]:
+        def log_step(_stage: str, step: int, _loss: float) -> None:
+            if step == stops_at:
+                raise StoppedTrainingError
+
+        running = Running(log_step, checkpoints=folder)
+        course = ImageTraining(num_steps=3, seed=1, batch_size=2)
+        denoiser = model.build_denoiser(0)
+        return train_denoiser(course, model, denoiser, captions, posterior, running).state_dict()
+
+    whole = train(tmp_path / "whole")
+    with pytest.raises(StoppedTrainingError):
+        train(tmp_path / "parts", stops_at=1)
+    again = train(tmp_path / "parts")
+    assert all(torch.equal(whole[name], again[name]) for name in whole)

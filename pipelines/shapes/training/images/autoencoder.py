@@ -16,7 +16,6 @@ from pipelines.shapes.images import all_images, draw_images
 from pipelines.shapes.training.autoencoder import AutoencoderTraining, fit, picture_loss
 from pipelines.shapes.training.images.latents import LATENT_SHAPE
 from pipelines.shapes.training.running.stage import Running
-from pipelines.shapes.training.running.training_log import LogStep
 from pipelines.shapes.world import SIZE_PX
 
 PIXELS_PER_CELL = SIZE_PX // LATENT_SHAPE[1]
@@ -70,7 +69,7 @@ def window_edges(generator: torch.Generator, centre_xy_px: tuple[float, float]) 
     return edges[0], edges[1]
 
 
-def train_autoencoder(latents_NCHW: torch.Tensor, log_step: LogStep) -> AutoencoderKL:
+def train_autoencoder(latents_NCHW: torch.Tensor, running: Running) -> AutoencoderKL:
     """Teach decoder and encoder the latents of all images."""
     torch.manual_seed(DECODER_TRAINING.seed)
     generator = torch.Generator().manual_seed(DECODER_TRAINING.seed)
@@ -102,7 +101,6 @@ def train_autoencoder(latents_NCHW: torch.Tensor, log_step: LogStep) -> Autoenco
 
     decoding = torch.nn.ModuleList([autoencoder.decoder, autoencoder.post_quant_conv])
     encoding = torch.nn.ModuleList([autoencoder.encoder, autoencoder.quant_conv])
-    running = Running(log_step)
     fit(DECODER_TRAINING, decoding, decoder_loss, generator, running)
     fit(ENCODER_TRAINING, encoding, encoder_loss, generator, running)
     return autoencoder.eval()

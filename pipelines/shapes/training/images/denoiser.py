@@ -3,23 +3,20 @@
 Shape suffixes: B images, C latent channels, H and W latent cells.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from diffusers.training_utils import EMAModel
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pipelines.shapes.images import IMAGE_ATTRIBUTES, image_caption, sample_image
 from pipelines.shapes.training.images.latents import ImageText
 from pipelines.shapes.training.images.models import ImageModel
 from pipelines.shapes.training.lesson import cell_weights, even_sigmas
 from pipelines.shapes.training.posterior import Posterior
-from pipelines.shapes.training.running.training_log import LogStep
+from pipelines.shapes.training.running.checkpoints import Learning
+from pipelines.shapes.training.running.stage import Running
 from pipelines.shapes.training.text import attribute_targets
-
-SaveStep = Callable[[int, torch.nn.Module], None]
 
 
 @dataclass(frozen=True)
@@ -127,7 +124,7 @@ def train_denoiser(
     denoiser: torch.nn.Module,
     captions: Captions,
     posterior: Posterior,
-    log_step: LogStep,
+    running: Running,
 ) -> torch.nn.Module:
     """Train `denoiser` further, towards the exact flow of random states.
 
@@ -138,14 +135,8 @@ def train_denoiser(
     denoiser.train()
     ema = EMAModel(denoiser.parameters(), decay=training.ema_decay, use_ema_warmup=True, power=0.75)
     optimizers = build_optimizers(denoiser, training.learning_rate, training.muon_learning_rate)
-    schedules = [
-        torch.optim.lr_scheduler.LambdaLR(
-            optimizer,
-            lambda step: min((step + 1) / 100, max(0.01, 1 - step / training.num_steps)),
-        )
-        for optimizer in optimizers
-    ]
-    for step in range(training.num_steps):
+    learning = Learning(denoiser, optimizers, generator, ema)
+    for step in running.steps("denoiser", training.num_steps, learning):
         named, text = captions.draw(training.batch_size, generator, training.unpooled_share)
         allowed_BN = posterior.allowed(named)
         rows = torch.multinomial(allowed_BN.float(), 1, generator=generator).squeeze(1)
@@ -156,18 +147,16 @@ def train_denoiser(
         states_BCHW = (1 - level) * latents_BCHW + level * noise_BCHW
         ends_BCHW = posterior(states_BCHW, sigmas_B, allowed_BN).mean
         target_BCHW = (states_BCHW - ends_BCHW) / level.clamp_min(0.01)
-        # the flash kernel's backward pass is several times slower than the plain one on a CPU
-        with sdpa_kernel(SDPBackend.MATH), torch.autocast("cpu", dtype=torch.bfloat16):
+        with running.compute.mixed_precision():
             flow_BCHW = model.velocity(denoiser, states_BCHW, sigmas_B, text).float()
         error_B = weighted_error(flow_BCHW, target_BCHW, latents_BCHW, training.shape_weight)
         loss = (sigmas_B**training.sigma_power * error_B).mean()
         denoiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(denoiser.parameters(), 1.0)
-        for optimizer, schedule in zip(optimizers, schedules, strict=True):
+        for optimizer in optimizers:
             optimizer.step()
-            schedule.step()
         ema.step(denoiser.parameters())
-        log_step("denoiser", step, loss.item())
+        step.log(loss.item())
     ema.copy_to(denoiser.parameters())
     return denoiser.eval()

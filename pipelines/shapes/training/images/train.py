@@ -3,7 +3,8 @@
 `python -m pipelines.shapes.training.images.train --output FOLDER`
 
 The models share their text encoders and their autoencoder. A stage whose folder in the cache exists
-is not trained again, so an interrupted training continues after its last finished stage.
+is not trained again. Autoencoder and denoisers have checkpoints besides, so an interrupted training
+goes on where it was.
 """
 
 import argparse
@@ -41,6 +42,7 @@ from pipelines.shapes.training.images.text import (
     train_text_parts,
 )
 from pipelines.shapes.training.posterior import Posterior
+from pipelines.shapes.training.running.stage import Running
 from pipelines.shapes.training.running.training_log import TrainingLog
 
 NUM_CAPTIONS, CAPTIONS_SEED = 8_000, 7  # the pool that captions are drawn from
@@ -63,10 +65,6 @@ COURSES = {
 ROLLOUTS = {"shapes-sdxl": 70, "shapes-sd3": 50, "shapes-flux": 50}
 
 
-def world_posterior() -> Posterior:
-    return Posterior(taught_latents(), all_images(), IMAGE_ATTRIBUTES)
-
-
 def text_stage(folder: Path) -> TextParts:
     if not (folder / "t5").exists():
         made = train_text_parts(ImageTextTraining(), TrainingLog(folder / "log.csv").log_step)
@@ -85,7 +83,8 @@ def text_stage(folder: Path) -> TextParts:
 def autoencoder_stage(folder: Path, posterior: Posterior) -> AutoencoderKL:
     if not folder.exists():
         log = TrainingLog(folder.with_suffix(".csv"))
-        train_autoencoder(posterior.members, log.log_step).save_pretrained(folder)
+        running = Running(log.log_step, checkpoints=folder.with_suffix(".checkpoints"))
+        train_autoencoder(posterior.members, running).save_pretrained(folder)
     return AutoencoderKL.from_pretrained(folder, use_safetensors=True).eval()
 
 
@@ -99,7 +98,8 @@ def denoiser_stage(
         if not folder.exists():
             captions = caption_pool(model, model.assemble(*parts, denoiser))
             log = TrainingLog(cache / f"{model.name}.csv")
-            train_denoiser(course, model, denoiser, captions, posterior, log.log_step)
+            running = Running(log.log_step, checkpoints=folder.with_suffix(".checkpoints"))
+            train_denoiser(course, model, denoiser, captions, posterior, running)
             denoiser.save_pretrained(folder)
         denoiser = type(denoiser).from_pretrained(folder, use_safetensors=True)
     return model.assemble(*parts, denoiser)
@@ -118,15 +118,17 @@ def forget_paths(folder: Path) -> None:
 
 
 def model_stage(
-    model: ImageModel, output: Path, cache: Path, parts: tuple[TextParts, AutoencoderKL]
+    model: ImageModel,
+    output: Path,
+    cache: Path,
+    parts: tuple[TextParts, AutoencoderKL],
+    posterior: Posterior,
 ) -> None:
     """Save the pipeline in float16, then train its LoRA on the weights as saved."""
-    posterior = world_posterior()
     folder = output / model.name
     if not folder.exists():
-        pipeline = deepcopy(
-            denoiser_stage(model, cache, parts, posterior)
-        )  # others share its parts
+        # the other models share its parts
+        pipeline = deepcopy(denoiser_stage(model, cache, parts, posterior))
         pipeline.to(torch.float16).save_pretrained(folder)
         forget_paths(folder)
         shutil.copy(cache / f"{model.name}.csv", folder / "train_log.csv")
@@ -135,20 +137,14 @@ def model_stage(
         student = model.pipeline_class.from_pretrained(folder, dtype=torch.float32)
         captions = caption_pool(model, student)
         log = TrainingLog(folder_of_lora / "train_log.csv")
-        distil(
-            ImageDistillation(ROLLOUTS[model.name]),
-            model,
-            student,
-            captions,
-            posterior,
-            log.log_step,
-        )
+        distillation = ImageDistillation(ROLLOUTS[model.name])
+        distil(distillation, model, student, captions, posterior, log.log_step)
         save_lora(model, student, folder_of_lora)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description="Train the Shapes image models (about half an hour on an idle core)."
+        description="Train the Shapes image models (about two hours on a core that others use too)."
     )
     parser.add_argument("models", nargs="*", help=f"default: {', '.join(MODELS)}")
     parser.add_argument("--output", type=Path, required=True, help="the folder of their folders")
@@ -160,10 +156,10 @@ def main() -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     output: Path = arguments.output
     cache: Path = arguments.cache or output.with_suffix(".cache")
-    posterior = world_posterior()
+    posterior = Posterior(taught_latents(), all_images(), IMAGE_ATTRIBUTES)
     parts = text_stage(cache / "text"), autoencoder_stage(cache / "vae", posterior)
     for name in arguments.models or MODELS:
-        model_stage(MODELS[name], output, cache, parts)
+        model_stage(MODELS[name], output, cache, parts, posterior)
         print(f"saved {output / name}")
 
 
