@@ -175,7 +175,7 @@ def test_a_stopped_run_ends_in_order_before_ray_kills_it(
         time.sleep(0.2)
     ray_job(ray_cluster, "stop")
     job.communicate(timeout=60)
-    # what `ray job submit` shows may lack the last lines; the job's own log has them
+    # the output of `ray job submit` may lack the last lines; the job's own log has them
     assert "nagfarm: stopped: by SIGTERM; run it again to go on" in ray_job(ray_cluster, "logs")
     lease = current_lease(store)
     assert lease is not None
