@@ -76,6 +76,18 @@ COURSES: dict[str, tuple[DenoiserTraining, ...]] = {
             muon_learning_rate=4e-3,
             shape_weight=6.0,
         ),
+        DenoiserTraining(
+            name="lattice, exact answers",
+            anywhere=False,
+            num_steps=4000,
+            num_clips=None,
+            learning_rate=1e-3,
+            flow_shift=5.0,
+            seed=11,
+            muon_learning_rate=4e-3,
+            shape_weight=6.0,
+            own_share=0.5,
+        ),
     ),
     "shapes-ltx": (
         DenoiserTraining(
@@ -113,6 +125,18 @@ COURSES: dict[str, tuple[DenoiserTraining, ...]] = {
             muon_learning_rate=6e-3,
             shape_weight=8.0,
             batch_size=48,
+        ),
+        DenoiserTraining(
+            name="lattice, exact answers",
+            anywhere=False,
+            num_steps=4000,
+            num_clips=None,
+            learning_rate=1e-3,
+            flow_shift=5.0,
+            seed=11,
+            muon_learning_rate=4e-3,
+            shape_weight=6.0,
+            own_share=0.5,
         ),
     ),
     # From shapes-wan. The second course weighs the noisy end: there an image decides the shape.

@@ -21,7 +21,6 @@ from pipelines.shapes.world import sample_clip
 NUM_STEPS = (4, 8, 8, 12, 25)  # lengths of paths, drawn evenly
 GUIDANCE_SCALES = (1.0, 3.0)
 FLOW_SHIFT = 3.0
-MIN_KEPT_OF_PATH = 8  # batches that a short path gives
 
 # From states (B, C, F, H, W), sigmas (B,) and captions.
 Flow = Callable[[torch.Tensor, torch.Tensor, EncodedCaptions], torch.Tensor]
@@ -63,7 +62,7 @@ class OwnPaths:
     def take(self, num_states: int) -> list[State]:
         """Return so many states, each of a different clip or sigma."""
         while len(self._states) < num_states:
-            self._states += self._render(num_states)
+            self._states += self._render()
         taken, self._states = self._states[:num_states], self._states[num_states:]
         return taken
 
@@ -71,7 +70,7 @@ class OwnPaths:
         return options[int(torch.randint(len(options), (), generator=self._generator))]
 
     @torch.no_grad()
-    def _render(self, num_states: int) -> list[State]:
+    def _render(self) -> list[State]:
         clips = [sample_clip(self._generator) for _ in range(self._num_clips)]
         captions = [caption(clip, self._generator) for clip in clips]
         allowed_BN = self._posterior.allowed(attribute_targets(clips, captions))
@@ -90,6 +89,5 @@ class OwnPaths:
                 unprompted = self._flow(latents, sigmas_B, empty)
                 flow = unprompted + guidance_scale * (flow - unprompted)
             latents = latents + (next_sigma - sigma) * flow
-        num_kept = max(MIN_KEPT_OF_PATH, num_steps) * num_states
-        kept = torch.randperm(len(states), generator=self._generator)[:num_kept]
-        return [states[index] for index in kept.tolist()]
+        order = torch.randperm(len(states), generator=self._generator)
+        return [states[index] for index in order.tolist()]
