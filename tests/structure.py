@@ -27,8 +27,8 @@ MAX_FUNCTION_LINES = 60
 ORDER = {
     "nag": (
         "", "formulas", "attention/text", "attention", "attention/block_text", "attention/sequence",
-        "adapters", "adapters/cross", "adapters/joint", "adapters/video", "adapters/sequence",
-        "installation"),
+        "adapters", "adapters/beside_image", "adapters/cross", "adapters/joint", "adapters/video",
+        "adapters/sequence", "installation"),
     "pipelines": (
         "", "frame_checks", "attention", "catalog/files", "catalog/keys", "catalog/loras",
         "catalog", "context_parallel", "weights", "families", "cost", "shapes", "shapes/evaluation",

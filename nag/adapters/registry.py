@@ -33,6 +33,7 @@ MODULES = {
     "SanaVideoTransformer3DModel": "cross.text_transformers",
     "StableAudio3DiTModel": "cross.stable_audio3",
     "StableAudioDiTModel": "cross.stable_audio",
+    "PRXTransformer2DModel": "beside_image.prx",
     "DreamLiteUNetModel": "cross.unet",
     "UNet2DConditionModel": "cross.unet",
     "UNetMotionModel": "cross.unet",

@@ -22,8 +22,19 @@ EMBEDDINGS = (
     "crossattn_proj",
     "encoder_hid_proj",
     "text_encoder_hid_proj",
+    "txt_in",
 )
-PROJECTIONS = ("to_k", "to_v", "to_kv", "add_k_proj", "add_v_proj", "norm_k", "norm_cross")
+PROJECTIONS = (
+    "to_k",
+    "to_v",
+    "to_kv",
+    "add_k_proj",
+    "add_v_proj",
+    "txt_kv_proj",
+    "norm_k",
+    "norm_added_k",
+    "norm_cross",
+)
 MAX_TEXTS = 2
 # The video tokens for each text token up to which keys and values are kept. With more, they are
 # less than a 200th of a block's operations, and keeping them would take memory for little.

@@ -104,6 +104,8 @@ OF_TEXT_TRANSFORMERS: dict[str, Passes] = {
             "SanaImageToVideoPipeline",
             "StableAudioPipeline",
             "StableAudio3Pipeline",
+            "PRXPipeline",
+            "PRXPixelPipeline",
         ),
         "batched",
     ),

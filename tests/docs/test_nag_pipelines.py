@@ -20,6 +20,7 @@ BATCHES = {
         r"cat\(\s*\[\s*negative_prompt_embeds(_t5)?, prompt_embeds"
         r"|cat\(\s*\[\s*self\._pad_sequence\(negative_prompt_embeds, \w+\),"
         r"\s*self\._pad_sequence\(prompt_embeds,"
+        r"|cat\(\[uncond_text_embeddings, text_embeddings\]"
         r"|cfg_text_hiddens = list\(uncond_text_hiddens\) \+ list\(text_hiddens\)"
     ),
     "prompt half": re.compile(

@@ -5,9 +5,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from diffusers import PRXPixelPipeline
 
 from nag import NegativeText
 from tests.builders import (
+    tiny_beside_image,
     tiny_cross_attention,
     tiny_images,
     tiny_pooled_text,
@@ -48,6 +50,7 @@ class Family:
         text_blocks: attentions that the coverage counts and that belong to the text alone.
         pooled: argument of the pooled text; None without one.
         width: channels of the text.
+        num_with_cfg: images of a call with classifier-free guidance that the pipeline can do.
         arguments: further arguments of the pipeline's call.
         settings: arguments of the pipeline's constructor beside its components.
     """
@@ -67,6 +70,7 @@ class Family:
     has_words: bool = False
     text_blocks: int = 0
     width: int = TEXT_DIM
+    num_with_cfg: int = 2
     by_hand: Mapping[str, Any] = field(default_factory=dict[str, Any])
     arguments: Callable[[int, bool], Mapping[str, Any]] = lambda _rows, _cfg: {}
     settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -215,6 +219,7 @@ STABLE_AUDIO3: dict[str, Any] = {
     "by_hand": {"num_shared_tokens": 1},
     "arguments": lambda _rows, _cfg: {"duration": 1.0},
 }
+PRX: dict[str, Any] = {**MASKED, "by_hand": {"text_mask": "attention_mask"}}
 POOLED: dict[str, Any] = {"pooled": "pooled_prompt_embeds"}
 PERTURBED: dict[str, Any] = {**POOLED, "settings": {"pag_applied_layers": "mid"}}
 THIRDS: dict[str, Any] = {"form": "prompt third", "arguments": _sized_image}
@@ -362,6 +367,22 @@ FAMILIES = {
         lambda: tiny_cross_attention.stable_audio3_pipeline(is_differential=False),
         2,
         **STABLE_AUDIO3,
+    ),
+    # Its pipeline gives two rows their time, whatever the number of images.
+    "PRX": Family(
+        tiny_beside_image.prx_pipeline,
+        2,
+        num_with_cfg=1,
+        arguments=_sides(64, binned=False),
+        **PRX,
+    ),
+    "PRX Pixel": Family(
+        lambda: tiny_beside_image.prx_pipeline(PRXPixelPipeline),
+        2,
+        form="single",
+        guidance_scale=("guidance_scale", 1.0),
+        arguments=_sides(8, binned=False),
+        **PRX,
     ),
     "Latte": Family(
         tiny_text_transformers.latte_pipeline,

@@ -41,6 +41,7 @@ FURTHER = {
     "Sana Sprint",
     "Cosmos 2.5 with image tokens",
     "DeepFloyd, plain processors",
+    "PRX Pixel",
 }
 
 

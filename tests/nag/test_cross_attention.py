@@ -31,8 +31,12 @@ from tests.nag.cross_attention_by_hand import guided_by_hand
 from tests.nag.cross_families import FAMILIES, LENGTH, STRONG, Family
 from tests.nag.reference import state
 
-# numpy's, of torch in diffusers' schedulers
-pytestmark = pytest.mark.filterwarnings("ignore:__array(_wrap)?__ (implementation|must)")
+pytestmark = [
+    # numpy's, of torch in diffusers' schedulers
+    pytest.mark.filterwarnings("ignore:__array(_wrap)?__ (implementation|must)"),
+    # diffusers' own, which the pipeline of PRX uses
+    pytest.mark.filterwarnings("ignore:`LoraLoaderMixin` is deprecated:FutureWarning"),
+]
 all_families = pytest.mark.parametrize("family", FAMILIES.values(), ids=list(FAMILIES))
 
 
@@ -67,18 +71,18 @@ def _text_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 @all_families
 def test_every_row_is_guided_as_by_hand_and_no_unconditional_one(family: Family) -> None:
-    pipeline = family.build()
+    pipeline, rows = family.build(), family.num_with_cfg
     attentions = text_attentions(family, pipeline)
-    plain = family.render(pipeline, cfg=True)
+    plain = family.render(pipeline, rows, cfg=True)
     with install(pipeline) as nag:
         assert (nag.coverage.guided, nag.coverage.total) == (family.coverage,) * 2
         assert family.coverage == len(attentions) + family.text_blocks
-        with nag.guide(family.negative(2), **STRONG):
-            ours = family.render(pipeline, cfg=True)
-    with guided_by_hand(family.model_of(pipeline), attentions, family.guidance(2, cfg=True)):
-        by_hand = family.render(pipeline, cfg=True)
+        with nag.guide(family.negative(rows), **STRONG):
+            ours = family.render(pipeline, rows, cfg=True)
+    with guided_by_hand(family.model_of(pipeline), attentions, family.guidance(rows, cfg=True)):
+        by_hand = family.render(pipeline, rows, cfg=True)
     assert distance(ours, by_hand) < 1e-5
-    for row in range(2):
+    for row in range(rows):
         assert distance(ours[row], plain[row]) > 1e-3
 
 

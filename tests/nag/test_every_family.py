@@ -24,8 +24,9 @@ from tests.nag.joint_families import assert_agrees
 pytestmark = [
     # numpy's, of torch in diffusers' schedulers
     pytest.mark.filterwarnings("ignore:__array(_wrap)?__ (implementation|must)"),
-    # diffusers' own, which Chroma uses
+    # diffusers' own, which Chroma and PRX use
     pytest.mark.filterwarnings("ignore:`FluxPosEmbed` is deprecated:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:`LoraLoaderMixin` is deprecated:FutureWarning"),
 ]
 CPU = torch.device("cpu")
 # Its pipeline takes three videos; its processors are those of ChronoEdit, and the hook is Wan's.

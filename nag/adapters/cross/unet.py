@@ -13,7 +13,7 @@ from diffusers.models.attention_processor import IPAdapterAttnProcessor2_0
 from diffusers.models.unets.unet_dreamlite import DreamLiteAttnProcessor2_0
 
 from nag.adapters.adapter import Adapter
-from nag.adapters.cross import added_text
+from nag.adapters.beside_image import added_text
 from nag.adapters.cross.image_prompt import NagIPAdapterAttnProcessor
 from nag.adapters.cross_attention import (
     PROCESSORS,
