@@ -50,6 +50,7 @@ MODULES = {
     "HunyuanImageTransformer2DModel": "joint.hunyuan_image",
     "CogVideoXTransformer3DModel": "joint.cogvideox",
     "ConsisIDTransformer3DModel": "joint.cogvideox",
+    "Kandinsky6Transformer3DModel": "video.kandinsky6",
     "EasyAnimateTransformer3DModel": "video.easyanimate",
     "MotifVideoTransformer3DModel": "video.motif_video",
     "HunyuanVideoFramepackTransformer3DModel": "joint.hunyuan_video",

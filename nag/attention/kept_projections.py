@@ -52,11 +52,12 @@ class KeptProjections:
     def __init__(self, transformer: torch.nn.Module, attentions: Iterable[torch.nn.Module]) -> None:
         self._transformer = transformer
         self._attentions = tuple(attentions)
-        # LTX-2.3 and Kandinsky 5 change the text by the timestep before they make keys and values,
+        # LTX-2.3 and Kandinsky change the text by the timestep before they make keys and values,
         # and Stable Audio 3 has a weight of its own for padding.
         self._has_fixed_text = not (
             getattr(transformer, "prompt_modulation", False)
             or hasattr(transformer, "text_transformer_blocks")
+            or hasattr(transformer, "video_text_transformer_blocks")
             or hasattr(transformer, "prompt_padding_embedding")
         )
         self._texts: list[_KeptText] = []

@@ -126,6 +126,7 @@ OF_TEXT_TRANSFORMERS: dict[str, Passes] = {
         "prompt first",
     ),
     "LuminaPipeline": "prompt half",
+    "Kandinsky6TI2VAPipeline": "named",
     **dict.fromkeys(("SanaSprintPipeline", "SanaSprintImg2ImgPipeline"), "single"),
     **dict.fromkeys(("StableAudio3AudioToAudioPipeline", "StableAudio3InpaintPipeline"), "single"),
 }

@@ -52,11 +52,19 @@ def append_text(
     negative = negative.fit(text_BLD, guided)
     if text.num_shared_tokens:
         negative = _with_shared_tokens(negative, text_BLD, mask_BL, text.num_shared_tokens)
+    if mask_BL is None and text.drops_whole_mask and negative.attention_mask is not None:
+        mask_BL = text_BLD.new_ones(text_BLD.shape[:2], dtype=torch.bool)
     if mask_BL is not None:
         arguments[text.mask] = negative.append_mask(mask_BL)
     elif negative.attention_mask is not None:
         raise NagTextError("the negative prompt has an attention mask but the prompt has none")
     length = negative.embeds.shape[1]
+    if text.max_tokens is not None and text_BLD.shape[1] + length > text.max_tokens:
+        raise NagTextError(
+            f"the prompt has {text_BLD.shape[1]} tokens and the negative prompt has {length}, and "
+            f"the model has positions for {text.max_tokens} of both: give the call and guide() a "
+            "smaller max_sequence_length"
+        )
     if text.positions is not None:
         positions = arguments[text.positions]
         arguments[text.positions] = torch.cat([positions, torch.arange(length).to(positions)])

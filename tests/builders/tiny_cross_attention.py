@@ -12,6 +12,8 @@ from diffusers import (
     DreamLitePipeline,
     DreamLiteUNetModel,
     FlowMatchEulerDiscreteScheduler,
+    Kandinsky6TI2VAPipeline,
+    Kandinsky6Transformer3DModel,
     StableAudio3DiTModel,
     StableAudio3Pipeline,
 )
@@ -56,7 +58,7 @@ def stable_audio3_pipeline(*, is_differential: bool = True) -> Any:
     return pipeline
 
 
-def texts_of_dreamlite(prompts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+def texts_of_words(prompts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
     """Return embeddings of some texts and their mask: another length for each."""
     embeds = [
         torch.randn(6, TEXT_DIM, generator=torch.Generator().manual_seed(len(one)))
@@ -68,7 +70,7 @@ def texts_of_dreamlite(prompts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
 
 def _encode(_pipeline: Any, mode: str, prompts: list[str], **_others: Any) -> Any:
     del mode
-    return texts_of_dreamlite(prompts)
+    return texts_of_words(prompts)
 
 
 class TypedEncoder:
@@ -118,6 +120,65 @@ def dreamlite_pipeline(kind: Any = TinyDreamLite) -> Any:
         vae=ImageCodec(),
         unet=unet.eval(),
         scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+class TinyKandinsky6(Kandinsky6TI2VAPipeline):
+    """Kandinsky 6 with embeddings of its words, all without filler and so without a mask."""
+
+    @staticmethod
+    def _get_prompt_embeds(prompt: list[str], *_args: Any, **_kwargs: Any) -> Any:
+        embeds, _ = texts_of_words(prompt)
+        return embeds, embeds.mean(dim=1), None
+
+
+class MaskedTinyKandinsky6(TinyKandinsky6):
+    """The same with filler, and its mask."""
+
+    @staticmethod
+    def _get_prompt_embeds(prompt: list[str], *_args: Any, **_kwargs: Any) -> Any:
+        embeds, mask = texts_of_words(prompt)
+        return embeds, embeds.mean(dim=1), mask.bool()
+
+
+class Kandinsky6Sound:
+    """Stands for the autoencoder of Kandinsky 6's sound: 24 tokens a second."""
+
+    latent_hop_length = 1
+    config = SimpleNamespace(sample_rate=24)
+
+
+def kandinsky6_pipeline(kind: Any = MaskedTinyKandinsky6) -> Any:
+    torch.manual_seed(0)
+    transformer = Kandinsky6Transformer3DModel(
+        in_visual_dim=4,
+        out_visual_dim=4,
+        in_text_dim=TEXT_DIM,
+        in_text_dim2=TEXT_DIM,
+        time_dim=16,
+        model_dim=16,
+        ff_dim=32,
+        num_text_blocks=1,
+        num_visual_blocks=2,
+        axes_dims=(4, 2, 2),
+        in_audio_dim=3,
+        out_audio_dim=3,
+        ca_rope=True,
+        cross_gates=True,
+        fix_modulation=True,
+    )
+    pipeline = kind(
+        transformer=transformer.eval(),
+        vae=None,
+        text_encoder=None,
+        tokenizer=None,
+        text_encoder_2=None,
+        tokenizer_2=None,
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+        audio_vae=Kandinsky6Sound(),
+        vocoder=Kandinsky6Sound(),
     )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline

@@ -101,9 +101,9 @@ def guided_by_hand(
             rows = _negative_rows(guidance, call)
             mask = arguments.get(guidance.text_mask)
             other: dict[str, Any] = {guidance.text: guidance.negative[rows]}
-            if mask is not None:
-                assert guidance.mask is not None
-                other[guidance.text_mask] = guidance.mask[rows].to(mask.dtype)
+            if guidance.mask is not None:
+                kind = torch.bool if mask is None else mask.dtype
+                other[guidance.text_mask] = guidance.mask[rows].to(kind)
             other |= {name: value[rows] for name, value in guidance.further.items()}
             if guidance.num_shared_tokens:
                 shared = slice(-guidance.num_shared_tokens, None)
@@ -149,7 +149,7 @@ def _attention(
             bound.arguments |= bound.arguments.pop(name, {})
         arguments = dict(bound.arguments)
         names = (
-            *("encoder_hidden_states", "attention_mask", "prompt_rotary_emb"),
+            *("encoder_hidden_states", "attention_mask", "attn_mask", "prompt_rotary_emb"),
             *("context", "context_mask"),
         )
         text = {name: arguments[name] for name in names if name in arguments}

@@ -50,6 +50,7 @@ class Family:
         text_blocks: attentions that the coverage counts and that belong to the text alone.
         pooled: argument of the pooled text; None without one.
         width: channels of the text.
+        num_results: tensors that the pipeline returns, such as a video and its sound.
         num_with_cfg: images of a call with classifier-free guidance that the pipeline can do.
         arguments: further arguments of the pipeline's call.
         settings: arguments of the pipeline's constructor beside its components.
@@ -70,6 +71,7 @@ class Family:
     has_words: bool = False
     text_blocks: int = 0
     width: int = TEXT_DIM
+    num_results: int = 1
     num_with_cfg: int = 2
     by_hand: Mapping[str, Any] = field(default_factory=dict[str, Any])
     arguments: Callable[[int, bool], Mapping[str, Any]] = lambda _rows, _cfg: {}
@@ -132,7 +134,10 @@ class Family:
             call |= {name: value if cfg else 1.0}
             call |= {"negative_prompt": None}
             call |= self.texts(rows, 3, "negative_") if cfg else {}
-        return pipeline(**{**call, **others})[0]
+        results = pipeline(**{**call, **others})[: self.num_results]
+        if self.num_results == 1:
+            return results[0]
+        return torch.cat([one.flatten(1) for one in results], dim=1)
 
     def model_of(self, pipeline: Any) -> Any:
         return getattr(pipeline, self.model)
@@ -218,6 +223,18 @@ STABLE_AUDIO3: dict[str, Any] = {
     "attentions": ".*cross_attn",
     "by_hand": {"num_shared_tokens": 1},
     "arguments": lambda _rows, _cfg: {"duration": 1.0},
+}
+KANDINSKY6: dict[str, Any] = {
+    "model": "transformer",
+    "form": "prompt first",
+    "is_named": True,
+    "mask": "of the text",
+    "has_words": True,
+    "attentions": r".*_dec_block.cross_attention",
+    "text_blocks": 2,
+    "num_results": 2,
+    "by_hand": {"output": "out_layer"},
+    "arguments": _sides(32, num_frames=5),
 }
 PRX: dict[str, Any] = {**MASKED, "by_hand": {"text_mask": "attention_mask"}}
 POOLED: dict[str, Any] = {"pooled": "pooled_prompt_embeds"}
@@ -355,6 +372,12 @@ FAMILIES = {
         text_blocks=1,
         by_hand={"output": "out_layer", "positions": "text_rope_pos"},
         arguments=_sequence_lengths,
+    ),
+    "Kandinsky 6": Family(tiny_cross_attention.kandinsky6_pipeline, 6, **KANDINSKY6),
+    "Kandinsky 6 without filler": Family(
+        lambda: tiny_cross_attention.kandinsky6_pipeline(tiny_cross_attention.TinyKandinsky6),
+        6,
+        **KANDINSKY6,
     ),
     "Stable Audio": Family(
         tiny_text_transformers.stable_audio_pipeline,

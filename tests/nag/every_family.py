@@ -42,6 +42,7 @@ FURTHER = {
     "Cosmos 2.5 with image tokens",
     "DeepFloyd, plain processors",
     "PRX Pixel",
+    "Kandinsky 6 without filler",
 }
 
 

@@ -122,6 +122,14 @@ def test_another_pipeline_and_a_text_that_does_not_fit_are_refused(family: Famil
             family.render(pipeline, 1, cfg=False)
 
 
+def test_texts_that_are_longer_than_the_positions_of_kandinsky_6_are_refused() -> None:
+    family = FAMILIES["Kandinsky 6"]
+    pipeline = family.build()
+    negative = NegativeText(torch.zeros(1, 2048 - LENGTH + 1, family.width))
+    with install(pipeline) as nag, nag.guide(negative), pytest.raises(NagTextError, match="2048"):
+        family.render(pipeline, 1, cfg=False)
+
+
 @pytest.mark.parametrize("name", ["Stable Diffusion", "SDXL with image prompts"])
 def test_a_lora_is_guided_as_by_hand_by_one_negative_for_all_prompts(name: str) -> None:
     family = FAMILIES[name]

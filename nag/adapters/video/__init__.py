@@ -1,1 +1,1 @@
-"""The adapters of video models in which text and video attend to one another."""
+"""The adapters of families that make videos alone."""

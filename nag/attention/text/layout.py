@@ -14,6 +14,8 @@ class TextInput:
         positions: the positions of its tokens; None where the model needs none.
         num_shared_tokens: tokens at its end that belong to the negative prompt too.
         part: fields of `NegativeText` that hold it.
+        drops_whole_mask: True if its pipeline drops the mask of a text without filler.
+        max_tokens: tokens that the model has positions for; None without a limit.
     """
 
     embeds: str
@@ -21,6 +23,8 @@ class TextInput:
     positions: str | None = None
     num_shared_tokens: int = 0
     part: Literal["embeds", "audio_embeds", "second_embeds"] = "embeds"
+    drops_whole_mask: bool = False
+    max_tokens: int | None = None
 
 
 VIDEO_TEXT = TextInput("encoder_hidden_states", "encoder_attention_mask")
