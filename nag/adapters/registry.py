@@ -34,6 +34,7 @@ MODULES = {
     "StableAudio3DiTModel": "cross.stable_audio3",
     "StableAudioDiTModel": "cross.stable_audio",
     "PRXTransformer2DModel": "beside_image.prx",
+    "NucleusMoEImageTransformer2DModel": "beside_image.nucleus_moe",
     "DreamLiteUNetModel": "cross.unet",
     "UNet2DConditionModel": "cross.unet",
     "UNetMotionModel": "cross.unet",

@@ -122,6 +122,7 @@ OF_TEXT_TRANSFORMERS: dict[str, Passes] = {
             "Kandinsky5T2IPipeline",
             "Kandinsky5I2IPipeline",
             "LongCatAudioDiTPipeline",
+            "NucleusMoEImagePipeline",
         ),
         "prompt first",
     ),

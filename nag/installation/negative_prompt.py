@@ -91,7 +91,8 @@ def _refuse_images(pipeline: Any) -> None:
 def _default_length(pipeline: Any, encode: Any) -> int:
     """Return the tokens of a text in a call that names no length."""
     of_call = signature(type(pipeline).__call__).parameters.get("max_sequence_length")
-    return (of_call or signature(encode).parameters["max_sequence_length"]).default
+    default = (of_call or signature(encode).parameters["max_sequence_length"]).default
+    return pipeline.default_max_sequence_length if default is None else default
 
 
 def _caption_cleaning(pipeline: Any) -> dict[str, bool]:

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from diffusers import (
     FlowMatchEulerDiscreteScheduler,
+    NucleusMoEImagePipeline,
+    NucleusMoEImageTransformer2DModel,
     PRXPipeline,
     PRXPixelPipeline,
     PRXTransformer2DModel,
@@ -37,6 +39,38 @@ def prx_pipeline(kind: Any = PRXPipeline) -> Any:
         scheduler=FlowMatchEulerDiscreteScheduler(),
         text_encoder=None,
         tokenizer=None,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def nucleus_moe_pipeline() -> Any:
+    """Build NucleusMoE: keys and values have half the heads of its queries; a block has experts."""
+    torch.manual_seed(0)
+    transformer = NucleusMoEImageTransformer2DModel(
+        in_channels=16,
+        out_channels=4,
+        num_layers=2,
+        attention_head_dim=8,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        joint_attention_dim=TEXT_DIM,
+        axes_dims_rope=(4, 2, 2),
+        mlp_ratio=6.0,
+        dense_moe_strategy="leave_first_block_dense",
+        num_experts=4,
+        moe_intermediate_dim=16,
+        capacity_factors=2.0,
+    )
+    for weight in transformer.parameters():  # the memory of the experts is not set when new
+        torch.nn.init.normal_(weight, std=0.2)
+    kind: Any = NucleusMoEImagePipeline
+    pipeline = kind(
+        transformer=transformer.eval(),
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+        vae=None,
+        text_encoder=None,
+        processor=None,
     )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline

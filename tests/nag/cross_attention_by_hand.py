@@ -48,6 +48,7 @@ class ByHand:
     further: Mapping[str, torch.Tensor] = field(default_factory=dict[str, torch.Tensor])
     positions: str | None = None
     num_shared_tokens: int = 0
+    of_text: tuple[str, ...] = ()  # further arguments of an attention that belong to its text
     output: str | None = "to_out"  # name of an attention's output projection; None without one
     adds_input: bool = False  # the stock attention adds its input, an image, to its output
 
@@ -151,6 +152,7 @@ def _attention(
         names = (
             *("encoder_hidden_states", "attention_mask", "attn_mask", "prompt_rotary_emb"),
             *("context", "context_mask"),
+            *guidance.of_text,
         )
         text = {name: arguments[name] for name in names if name in arguments}
         if call.is_noting:

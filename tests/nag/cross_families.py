@@ -407,6 +407,15 @@ FAMILIES = {
         arguments=_sides(8, binned=False),
         **PRX,
     ),
+    "NucleusMoE": Family(
+        tiny_beside_image.nucleus_moe_pipeline,
+        2,
+        model="transformer",
+        form="prompt first",
+        mask="prompt_embeds_mask",
+        by_hand={"text_mask": "encoder_hidden_states_mask", "of_text": ("image_rotary_emb",)},
+        arguments=_sides(64),
+    ),
     "Latte": Family(
         tiny_text_transformers.latte_pipeline,
         2,

@@ -11,6 +11,7 @@ from diffusers import (
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
     PNDMScheduler,
+    TextKVCacheConfig,
 )
 from diffusers.models.attention_processor import SlicedAttnProcessor, XFormersAttnProcessor
 from peft import LoraConfig
@@ -128,6 +129,18 @@ def test_texts_that_are_longer_than_the_positions_of_kandinsky_6_are_refused() -
     negative = NegativeText(torch.zeros(1, 2048 - LENGTH + 1, family.width))
     with install(pipeline) as nag, nag.guide(negative), pytest.raises(NagTextError, match="2048"):
         family.render(pipeline, 1, cfg=False)
+
+
+def test_kept_keys_of_a_text_are_refused_inside_guide_and_stay_in_use_outside() -> None:
+    family = FAMILIES["NucleusMoE"]
+    pipeline = family.build()
+    plain = family.render(pipeline, 1, cfg=False)
+    pipeline.transformer.enable_cache(TextKVCacheConfig())
+    with install(pipeline) as nag:
+        assert distance(family.render(pipeline, 1, cfg=False), plain) < 1e-5
+        with nag.guide(family.negative(1)), pytest.raises(NagTextError, match="disable_cache"):
+            family.render(pipeline, 1, cfg=False)
+        assert distance(family.render(pipeline, 1, cfg=False), plain) < 1e-5
 
 
 @pytest.mark.parametrize("name", ["Stable Diffusion", "SDXL with image prompts"])
