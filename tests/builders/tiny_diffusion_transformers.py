@@ -86,19 +86,19 @@ def mochi_pipeline() -> Any:
 
 def _cogview(model_class: Any, **changes: Any) -> Any:
     torch.manual_seed(0)
-    return model_class(
-        in_channels=4,
-        out_channels=4,
-        num_layers=2,
-        text_embed_dim=TEXT_DIM,
-        time_embed_dim=8,
-        condition_dim=4,
-        pos_embed_max_size=8,
-        sample_size=8,
-        num_attention_heads=2,
-        attention_head_dim=16,
-        **changes,
-    )
+    config: dict[str, Any] = {
+        "in_channels": 4,
+        "out_channels": 4,
+        "num_layers": 2,
+        "text_embed_dim": TEXT_DIM,
+        "time_embed_dim": 8,
+        "condition_dim": 4,
+        "pos_embed_max_size": 8,
+        "sample_size": 8,
+        "num_attention_heads": 2,
+        "attention_head_dim": 16,
+    }
+    return model_class(**{**config, **changes})
 
 
 def cogview3_pipeline() -> Any:
@@ -109,8 +109,8 @@ def cogview3_pipeline() -> Any:
     )
 
 
-def cogview4_pipeline() -> Any:
-    transformer = _cogview(CogView4Transformer2DModel, rope_axes_dim=(8, 8))
+def cogview4_pipeline(**changes: Any) -> Any:
+    transformer = _cogview(CogView4Transformer2DModel, rope_axes_dim=(8, 8), **changes)
     return _pipeline(CogView4Pipeline, transformer)
 
 

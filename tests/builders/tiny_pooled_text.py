@@ -39,12 +39,12 @@ def _quiet(pipeline: Any) -> Any:
     return pipeline
 
 
-def deepfloyd_pipeline() -> Any:
-    """Build DeepFloyd IF, whose attentions to the text norm it over its tokens."""
+def deepfloyd_unet(in_channels: int = 3, class_embed_type: str | None = None) -> Any:
+    """Build the UNet of DeepFloyd IF, whose attentions to the text norm it over its tokens."""
     torch.manual_seed(0)
     unet = UNet2DConditionModel(
         sample_size=8,
-        in_channels=3,
+        in_channels=in_channels,
         out_channels=6,
         block_out_channels=(8, 16),
         norm_num_groups=4,
@@ -59,15 +59,19 @@ def deepfloyd_pipeline() -> Any:
         cross_attention_norm="group_norm",
         resnet_time_scale_shift="scale_shift",
         act_fn="gelu",
-        class_embed_type=None,
+        class_embed_type=class_embed_type,
         encoder_hid_dim=12,
         encoder_hid_dim_type="text_proj",
     )
+    return unet.eval()
+
+
+def deepfloyd_pipeline() -> Any:
     kind: Any = IFPipeline
     pipeline = kind(
         tokenizer=None,
         text_encoder=None,
-        unet=unet.eval(),
+        unet=deepfloyd_unet(),
         scheduler=DDPMScheduler(variance_type="learned_range", clip_sample=False),
         safety_checker=None,
         feature_extractor=None,
@@ -83,7 +87,7 @@ def plain_deepfloyd() -> Any:
     return pipeline
 
 
-def kandinsky3_pipeline() -> Any:
+def kandinsky3_unet() -> Any:
     torch.manual_seed(0)
     unet = Kandinsky3UNet(
         time_embedding_dim=16,
@@ -94,12 +98,16 @@ def kandinsky3_pipeline() -> Any:
         cross_attention_dim=16,
         encoder_hid_dim=TEXT_DIM,
     )
+    return _with_random_zeros(unet)
+
+
+def kandinsky3_pipeline() -> Any:
     kind: Any = Kandinsky3Pipeline
     return _quiet(
         kind(
             tokenizer=None,
             text_encoder=None,
-            unet=_with_random_zeros(unet),
+            unet=kandinsky3_unet(),
             scheduler=DDPMScheduler(clip_sample=False),
             movq=None,
         )
@@ -131,7 +139,7 @@ def lumina_pipeline() -> Any:
     )
 
 
-def hunyuan_dit_pipeline(text_length: int, second_length: int) -> Any:
+def hunyuan_dit_pipeline(text_length: int, second_length: int, num_layers: int = 2) -> Any:
     """Build HunyuanDiT, whose two texts have one length each."""
     torch.manual_seed(0)
     transformer = HunyuanDiT2DModel(
@@ -141,7 +149,7 @@ def hunyuan_dit_pipeline(text_length: int, second_length: int) -> Any:
         patch_size=2,
         sample_size=8,
         hidden_size=24,
-        num_layers=2,
+        num_layers=num_layers,
         cross_attention_dim=TEXT_DIM,
         cross_attention_dim_t5=TEXT_DIM,
         pooled_projection_dim=8,

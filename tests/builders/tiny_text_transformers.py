@@ -99,11 +99,11 @@ def sana_sprint_pipeline() -> Any:
     return _pipeline(SanaSprintPipeline, transformer, SCMScheduler())
 
 
-def sana_video_pipeline() -> Any:
+def sana_video_pipeline(num_channels: int = 4) -> Any:
     torch.manual_seed(0)
     transformer = SanaVideoTransformer3DModel(
-        in_channels=4,
-        out_channels=4,
+        in_channels=num_channels,
+        out_channels=num_channels,
         sample_size=4,
         num_cross_attention_heads=HEADS,
         cross_attention_head_dim=HEAD_DIM,
