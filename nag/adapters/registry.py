@@ -66,6 +66,7 @@ MODULES = {
     "BriaFiboTransformer2DModel": "joint.bria_fibo",
     "Flux2Transformer2DModel": "sequence.flux2",
     "ErnieImageTransformer2DModel": "sequence.ernie_image",
+    "Ideogram4Transformer2DModel": "sequence.ideogram4",
     "Krea2Transformer2DModel": "sequence.krea2",
     "QwenImage21Transformer2DModel": "sequence.qwen_image21",
 }

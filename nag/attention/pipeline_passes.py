@@ -235,7 +235,7 @@ OF_SINGLE_STREAMS: dict[str, Passes] = {
     **dict.fromkeys(("Lumina2Pipeline", "Krea2Pipeline"), "prompt first"),
     "QwenImage21Pipeline": "named",
     "ErnieImagePipeline": "batched",
-    "Flux2Pipeline": "single",
+    **dict.fromkeys(("Flux2Pipeline", "Ideogram4Pipeline"), "single"),
     **dict.fromkeys(("Flux2KleinPipeline", "Flux2KleinInpaintPipeline"), "named"),
 }
 

@@ -50,7 +50,8 @@ def encode_negative_prompt(
     arguments |= {"prompt": texts, "device": pipeline._execution_device}
     arguments["batch_size"] = len(texts)  # some count their prompts by it
     takes = signature(encode).parameters
-    has_length = "max_sequence_length" in takes and not any(adapter.encodings)
+    has_length = "max_sequence_length" in takes
+    has_length &= not any("max_sequence_length" in others for others in adapter.encodings)
     has_default_length = has_length and max_sequence_length is None
     if has_length:
         arguments["max_sequence_length"] = (

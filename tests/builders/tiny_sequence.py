@@ -13,6 +13,8 @@ from diffusers import (
     FlowMatchEulerDiscreteScheduler,
     Flux2KleinPipeline,
     Flux2Transformer2DModel,
+    Ideogram4Pipeline,
+    Ideogram4Transformer2DModel,
     Krea2Pipeline,
     Krea2Transformer2DModel,
     Lumina2Pipeline,
@@ -22,6 +24,7 @@ from diffusers import (
     ZImagePipeline,
     ZImageTransformer2DModel,
 )
+from torch.nn import functional
 
 from tests.builders import tiny
 from tests.builders.tiny import TEXT_DIM
@@ -110,6 +113,48 @@ def krea2_pipeline() -> Any:
             text_encoder=empty,
             tokenizer=empty,
             transformer=randomized(Krea2Transformer2DModel(**config)),
+        )
+    )
+
+
+class TinyIdeogram4(Ideogram4Pipeline):
+    """Ideogram 4 whose prompts are embeddings (T, D), or texts that it makes such of."""
+
+    def encode_prompt(
+        self, prompt: Any, grid_h: int, grid_w: int, max_sequence_length: int, device: Any
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        ones = [torch.ones(len(one), TEXT_DIM) if isinstance(one, str) else one for one in prompt]
+        lengths = [len(one) for one in ones]
+        ids = self._prepare_ids(lengths, grid_h, grid_w, max_sequence_length, device)
+        before = [max_sequence_length - length for length in lengths]
+        texts = [
+            functional.pad(one, (0, 0, filler, grid_h * grid_w))
+            for one, filler in zip(ones, before, strict=True)
+        ]
+        return torch.stack(texts), *ids
+
+
+def ideogram4_pipeline() -> Any:
+    torch.manual_seed(0)
+    config: dict[str, Any] = {
+        "in_channels": 4,
+        "num_layers": 2,
+        "attention_head_dim": 12,
+        "num_attention_heads": 2,
+        "intermediate_size": 24,
+        "adaln_dim": 8,
+        "llm_features_dim": TEXT_DIM,
+        "mrope_section": (2, 2, 2),
+    }
+    empty: Any = None
+    return finished(
+        TinyIdeogram4(
+            scheduler=FlowMatchEulerDiscreteScheduler(),
+            vae=empty,
+            text_encoder=empty,
+            tokenizer=empty,
+            transformer=randomized(Ideogram4Transformer2DModel(**config)),
+            unconditional_transformer=randomized(Ideogram4Transformer2DModel(**config)),
         )
     )
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import Ideogram4Pipeline
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
@@ -15,7 +16,12 @@ from tests.builders.tiny import TEXT_DIM
 from tests.nag.flux2_by_hand import Flux2Attention
 from tests.nag.reference import mask
 from tests.nag.sequence_by_hand import Call, Rows
-from tests.nag.stream_attentions import ErnieImageAttention, Krea2Attention, QwenImage21Attention
+from tests.nag.stream_attentions import (
+    ErnieImageAttention,
+    Ideogram4Attention,
+    Krea2Attention,
+    QwenImage21Attention,
+)
 
 PROMPT_LENGTHS, NEGATIVE_LENGTHS = (5, 40), (37, 7)
 STRENGTHS: dict[str, Any] = {
@@ -211,6 +217,34 @@ def _ernie_image(call: Call, _text_length: int) -> slice:
     return slice(0, height * width)
 
 
+def _ideogram4_arguments(ones: list[torch.Tensor], prefix: str) -> dict[str, Any]:
+    # Its unconditional pass has no text.
+    of_text = {} if prefix else {"prompt": ones}
+    return {**of_text, "max_sequence_length": 50, "guidance_schedule": None}
+
+
+def _ideogram4_texts(call: Call) -> list[torch.Tensor]:
+    pairs = zip(call["encoder_hidden_states"], call["indicator"], strict=True)
+    return [row[role == 3] for row, role in pairs]
+
+
+IDEOGRAM4 = ("position_ids", "segment_ids", "indicator", "encoder_hidden_states")
+
+
+def _ideogram4_row(call: Call, row: int) -> Call:
+    names = ("hidden_states", "timestep", *IDEOGRAM4)
+    return call | {name: call[name][row : row + 1] for name in names}
+
+
+def _ideogram4_two(call: Call, text: torch.Tensor) -> Call:
+    prepare: Any = Ideogram4Pipeline._prepare_ids
+    ids = prepare([len(text)], 4, 4, 50, torch.device("cpu"))
+    other = (*ids, functional.pad(text, (0, 0, 50 - len(text), 16))[None])
+    two = {name: torch.cat([call[name]] * 2) for name in ("hidden_states", "timestep")}
+    pairs = zip(IDEOGRAM4, other, strict=True)
+    return call | two | {name: torch.cat([call[name], one]) for name, one in pairs}
+
+
 FAMILIES = {
     "Z-Image": Family(
         tiny_sequence.z_image_pipeline,
@@ -251,6 +285,20 @@ FAMILIES = {
         Rows(_lumina2_texts, _lumina2_row, _krea2_two, _flux2_image, torch.stack, Krea2Attention),
         lora=("to_k", "to_out.0", "to_gate"),
         token_shape=(2, TEXT_DIM // 2),
+    ),
+    "Ideogram 4": Family(
+        tiny_sequence.ideogram4_pipeline,
+        2,
+        1.0,
+        _ideogram4_arguments,
+        Rows(
+            _ideogram4_texts,
+            _ideogram4_row,
+            _ideogram4_two,
+            lambda _call, _length: slice(50, None),
+            torch.stack,
+            Ideogram4Attention,
+        ),
     ),
     "ERNIE-Image": Family(
         tiny_sequence.ernie_image_pipeline,

@@ -113,6 +113,23 @@ class QwenImage21Attention(StreamAttention):
         return torch.polar(torch.ones_like(angles), angles)
 
 
+class Ideogram4Attention(StreamAttention):
+    """Ideogram 4's, which turns the halves of each head and leaves the filler out."""
+
+    def __call__(
+        self, attn: Any, hidden_states: torch.Tensor, attention_mask: torch.Tensor, rotary: Any
+    ) -> torch.Tensor:
+        cosines, sines = (one.double() for one in rotary)
+
+        def rotated(tokens_SHK: torch.Tensor, row: int) -> torch.Tensor:
+            one, other = tokens_SHK.double().chunk(2, dim=-1)
+            turned = torch.cat([-other, one], dim=-1) * sines[row, :, None]
+            return tokens_SHK * cosines[row, :, None] + turned
+
+        seen_by_image = attention_mask[:, 0, -1]
+        return attn.to_out[0](self.attend(attn, hidden_states, rotated, seen_by_image))
+
+
 class ErnieImageAttention(StreamAttention):
     """ERNIE-Image's, which turns the halves of each head."""
 

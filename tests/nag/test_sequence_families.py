@@ -9,9 +9,11 @@ from nag import (
     NegativeText,
     install,
 )
+from tests.builders.tiny import TEXT_DIM
 from tests.nag.joint_families import assert_agrees, assert_differs
 from tests.nag.sequence_by_hand import ByHand, sequences_by_hand
 from tests.nag.sequence_families import (
+    FAMILIES,
     STRENGTHS,
     Family,
     all_families,
@@ -62,6 +64,17 @@ def test_a_lora_is_guided_as_by_hand(family: Family) -> None:
         guided = render(pipeline, family)
     assert_agrees(guided, by_hand)
     assert_differs(guided, without)
+
+
+def test_ideogram_4_makes_a_negative_text_without_an_image() -> None:
+    family = FAMILIES["Ideogram 4"]
+    pipeline = family.build()
+    with install(pipeline) as nag:
+        with nag.guide(NegativeText(torch.ones(1, 3, TEXT_DIM)), **STRENGTHS):
+            expected = render(pipeline, family)
+        with nag.guide("red", max_sequence_length=9, **STRENGTHS):
+            assert torch.equal(render(pipeline, family), expected)
+    assert_differs(expected, render(pipeline, family))
 
 
 @all_families
