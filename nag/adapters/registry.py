@@ -20,6 +20,7 @@ MODULES = {
     "AnyFlowTransformer3DModel": "cross.wan_copies",
     "LTXVideoTransformer3DModel": "cross.ltx",
     "LTX2VideoTransformer3DModel": "cross.ltx2",
+    "AudioLDM2UNet2DConditionModel": "cross.audioldm2",
     "AllegroTransformer3DModel": "cross.text_transformers",
     "CosmosTransformer3DModel": "cross.cosmos",
     "Kandinsky5Transformer3DModel": "cross.kandinsky5",

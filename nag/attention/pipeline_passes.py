@@ -90,6 +90,7 @@ OF_TEXT_TRANSFORMERS: dict[str, Passes] = {
     **dict.fromkeys(
         (
             "AllegroPipeline",
+            "AudioLDM2Pipeline",
             "HunyuanDiTPipeline",
             "HunyuanDiTControlNetPipeline",
             "HunyuanDiTPAGPipeline",

@@ -8,6 +8,9 @@ from typing import Any
 
 import torch
 from diffusers import (
+    AudioLDM2Pipeline,
+    AudioLDM2UNet2DConditionModel,
+    DDIMScheduler,
     DreamLiteMobilePipeline,
     DreamLitePipeline,
     DreamLiteUNetModel,
@@ -19,7 +22,8 @@ from diffusers import (
 )
 from diffusers.pipelines.stable_audio_3 import StableAudio3DurationEmbedder
 
-from tests.builders.tiny import TEXT_DIM
+from tests.builders.tiny import TEXT_DIM, shared, text_encoder
+from tests.builders.tiny_images import clip_text_encoder
 
 
 class SoundCodec:
@@ -27,6 +31,40 @@ class SoundCodec:
 
     downsampling_ratio = 2
     config = SimpleNamespace(sampling_rate=8, latent_dim=4)
+
+
+class Vocoder:
+    """Stands for a vocoder, whose sizes alone a pipeline reads before it has latents."""
+
+    config = SimpleNamespace(upsample_rates=[1], sampling_rate=64, model_in_dim=64)
+
+
+def audioldm2_pipeline() -> Any:
+    """Build AudioLDM 2, with one attention to the sound and two to texts in each place."""
+    torch.manual_seed(0)
+    widths = [None, TEXT_DIM, TEXT_DIM]
+    config: dict[str, Any] = {
+        "sample_size": 8,
+        "block_out_channels": (8, 16),
+        "norm_num_groups": 4,
+        "layers_per_block": 1,
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+        "cross_attention_dim": [widths, widths],
+        "attention_head_dim": 2,
+    }
+    kind: Any = AudioLDM2Pipeline
+    names = ("vae", "text_encoder", "projection_model")
+    pipeline = kind(
+        **dict.fromkeys((*names, "tokenizer", "tokenizer_2", "feature_extractor")),
+        text_encoder_2=shared(text_encoder),  # the types of their numbers alone
+        language_model=shared(clip_text_encoder),
+        unet=AudioLDM2UNet2DConditionModel(**config).eval(),
+        scheduler=DDIMScheduler(clip_sample=False, steps_offset=1),
+        vocoder=Vocoder(),
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
 
 
 def stable_audio3_pipeline(*, is_differential: bool = True) -> Any:

@@ -45,6 +45,7 @@ class Family:
         attentions: regular expression for the names of the text attentions, where not all modules
             that are called with a text are such.
         second: arguments of the model that hold a second text and its mask; None without one.
+        second_names: arguments of the pipeline that hold the second text and its mask.
         negative_length: tokens of the negative prompt.
         has_words: True if the pipeline takes texts alone, no embeddings.
         text_blocks: attentions that the coverage counts and that belong to the text alone.
@@ -67,6 +68,7 @@ class Family:
     embeds: str = "prompt_embeds"
     attentions: str = ""
     second: tuple[str, str] | None = None
+    second_names: tuple[str, str] = ("prompt_embeds_2", "prompt_attention_mask_2")
     negative_length: int = NEGATIVE_LENGTH
     has_words: bool = False
     text_blocks: int = 0
@@ -89,8 +91,9 @@ class Family:
         if self.pooled:
             found[prefix + self.pooled] = seeded(seed + 50, rows, TEXT_DIM)
         if self.second:
-            found[f"{prefix}prompt_embeds_2"] = seeded(seed + 60, rows, SECOND_LENGTH, TEXT_DIM)
-            found[f"{prefix}prompt_attention_mask_2"] = mask(SECOND_LENGTH, *range(1, 1 + rows))
+            embeds, of_embeds = (prefix + one for one in self.second_names)
+            found[embeds] = seeded(seed + 60, rows, SECOND_LENGTH, TEXT_DIM)
+            found[of_embeds] = mask(SECOND_LENGTH, *range(1, 1 + rows))
         return found
 
     def negative(self, rows: int) -> NegativeText:
@@ -384,6 +387,14 @@ FAMILIES = {
         2,
         model="transformer",
         by_hand={"num_shared_tokens": 2},
+    ),
+    "AudioLDM 2": Family(
+        tiny_cross_attention.audioldm2_pipeline,
+        8,
+        embeds="generated_prompt_embeds",
+        second=("encoder_hidden_states_1", "encoder_attention_mask_1"),
+        second_names=("prompt_embeds", "attention_mask"),
+        arguments=lambda _rows, _cfg: {"audio_length_in_s": 1.0},
     ),
     "Stable Audio 3": Family(tiny_cross_attention.stable_audio3_pipeline, 2, **STABLE_AUDIO3),
     "Stable Audio 3, plain": Family(
