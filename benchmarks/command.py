@@ -73,13 +73,14 @@ def main(benchmark: Benchmark, arguments: Sequence[str] | None = None) -> None:
             break
         _say(f"{number} of {len(missing)}: {name}")
         loads = {**result.loads, name: os.getloadavg()[0]}
+        niceness = {**result.niceness, name: os.getpriority(os.PRIO_PROCESS, 0)}
         measured = {**result.cases, name: cases[name]()}
         result = replace(
             result,
             cases={one: measured[one] for one in cases if one in measured},
             loads={one: loads[one] for one in cases if one in loads},
+            niceness={one: niceness[one] for one in cases if one in niceness},
             date=_today(),
-            niceness=os.nice(0),
         )
         result = _with_figures(benchmark, result)
         result.write(path)

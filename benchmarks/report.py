@@ -142,7 +142,8 @@ class Result:
         figures: by name, computed from `cases`.
         loads: processes that ran or waited for a core in the minute before each case, also those
             of other programs.
-        niceness: priority of the latest case; below 0 it goes before those of other programs.
+        niceness: priority of the benchmark in each case, as its process had it; below 0 it goes
+            before other programs. Missing for cases that were measured before it was noted.
     """
 
     name: str
@@ -153,7 +154,7 @@ class Result:
     cases: dict[str, Any]
     figures: dict[str, Figure]
     loads: dict[str, float] = field(default_factory=dict[str, float])
-    niceness: int = 0
+    niceness: dict[str, int] = field(default_factory=dict[str, int])
 
     @property
     def command(self) -> str:
@@ -192,9 +193,12 @@ class Result:
         if loads := self.loads.values():
             origin += (
                 f" In the minute before a case, {min(loads):.0f} to {max(loads):.0f} processes ran "
-                "or waited for a core (load average); the benchmark ran with "
-                f"`nice -n {self.niceness}`."
+                "or waited for a core (load average)."
             )
+        if self.niceness and self.niceness.keys() >= self.cases.keys():
+            low, high = min(self.niceness.values()), max(self.niceness.values())
+            origin += f" The benchmark ran with `nice -n {low}`"
+            origin += "." if low == high else f" to `nice -n {high}`, by case."
         return f"""\
 # {title}
 

@@ -12,17 +12,15 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from benchmarks.growth.filer import KEPT_WITH_NAMES, FilerWriter
 from benchmarks.growth.made_records import RUN_ID, made_record
 from infra.local.s3_server import LocalS3
 from jobs.manifest.manifest import open_manifest
 from jobs.manifest.model_catalog import ModelCatalog
-from jobs.media.posters import Posters
 from jobs.records.commit import JSON, MP4
-from jobs.records.keys import record_key, run_key
-from jobs.records.pictures import write_posters
-from jobs.settings.run_config import StoreConfig
+from jobs.records.keys import poster_key, record_key, run_key, thumbnail_key
+from jobs.records.pictures import JPEG
 from jobs.store.parts import NUM_THREADS, in_parallel
-from jobs.store.store import open_store
 from jobs.types import ClipSpec
 from pipelines.shapes.world import COLOURS, SHAPES
 
@@ -67,32 +65,26 @@ def served_output(folder: Path, num_clips: int) -> Generator[tuple[str, Path, di
     """
     folder.mkdir(parents=True, exist_ok=True)
     manifest = write_manifest(folder, "jsonl", num_clips)
-    with LocalS3(bucket="growth", folder=folder / "server") as server:
-        environment = os.environ | server.environment()
+    with LocalS3("growth", folder / "server", flags=KEPT_WITH_NAMES) as server:
         uri = f"s3://growth/{num_clips}"
         if not (folder / COMPLETE).exists():
-            before = dict(os.environ)
-            os.environ.update(server.environment())
-            try:
-                _commit_all(uri, manifest)
-            finally:
-                os.environ.clear()
-                os.environ.update(before)
+            with FilerWriter(server.filer_address, "growth", f"{num_clips}") as writer:
+                _commit_all(writer, uri, manifest)
             (folder / COMPLETE).touch()
-        yield uri, manifest, environment
+        yield uri, manifest, os.environ | server.environment()
 
 
-def _commit_all(uri: str, manifest: Path) -> None:
-    store = open_store(uri, StoreConfig())
-    store.put(run_key(RUN_ID, "run.json"), b"{}", JSON)
+def _commit_all(writer: FilerWriter, uri: str, manifest: Path) -> None:
+    writer.put(run_key(RUN_ID, "run.json"), b"{}", JSON)
 
     def commit(spec: ClipSpec) -> None:
         body = spec.clip_id.encode()
         record = made_record(spec, body)
-        store.put(record.key, body, MP4)
-        write_posters(store, spec.clip_id, record.sha256, Posters(b"large", b"small"))
-        uploaded = replace(record, uri=store.uri_of(record.key))
-        store.put(record_key(spec.clip_id), uploaded.to_json(), JSON)
+        writer.put(record.key, body, MP4)
+        for key in (poster_key, thumbnail_key):
+            writer.put(key(spec.clip_id, record.sha256), b"poster", JPEG)
+        uploaded = replace(record, uri=f"{uri}/{record.key}")
+        writer.put(record_key(spec.clip_id), uploaded.to_json(), JSON)
 
     specs = open_manifest(manifest, ModelCatalog(), model=MODEL).specs()
     for _ in in_parallel(commit, specs, NUM_THREADS):

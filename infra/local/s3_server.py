@@ -48,6 +48,7 @@ class LocalS3:
         folder: for data, log and settings; None makes a temporary one, removed at the stop.
         others: identities besides the administrator, whose keys are `access_key` and `secret_key`.
         place: machine of the server.
+        flags: further flags of `weed server`.
     """
 
     def __init__(
@@ -56,14 +57,17 @@ class LocalS3:
         folder: Path | None = None,
         others: Sequence[Identity] = (),
         place: Place = HERE,
+        flags: Sequence[str] = (),
     ) -> None:
         self.bucket = bucket
         self.administrator = Identity.create("administrator")
         self.others = tuple(others)
         self.endpoint_url = ""
+        self.filer_address = ("", 0)  # host and port of weed's own HTTP, which asks for no key
         self._folder = folder
         self._temporary: Path | None = None
         self._place = place
+        self._flags = tuple(flags)
         self._process: LocalProcess | None = None
 
     @property
@@ -150,9 +154,10 @@ class LocalS3:
         ports = free_ports(2 * len(SERVICES))
         host = self._place.host
         self.endpoint_url = f"http://{host}:{ports[SERVICES.index('s3')]}"
+        self.filer_address = (host, ports[SERVICES.index("filer")])
         command = weed_command(find_weed(), data, identities, ports, host)
         self._process = LocalProcess(
-            [*self._place.prefix, *command], folder / "weed.log", folder=folder
+            [*self._place.prefix, *command, *self._flags], folder / "weed.log", folder=folder
         )
         return self._process
 

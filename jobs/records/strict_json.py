@@ -18,6 +18,7 @@ from jobs.text import shown
 from pipelines.errors import PipelineError
 
 MAX_DOCUMENT_BYTES = 50_000_000
+AS_THEY_ARE = frozenset({str, int, float, bool, type(None)})
 T = TypeVar("T")
 
 
@@ -63,8 +64,10 @@ def whole_document(pieces: Iterable[bytes]) -> bytes:
 
 def from_dataclass(value: object) -> Any:
     """Convert a dataclass, field by field, to the values that `dump` takes."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: from_dataclass(getattr(value, field.name)) for field in fields(value)}
+    if type(value) in AS_THEY_ARE:
+        return value
+    if (names := field_names(type(value))) is not None:
+        return {name: from_dataclass(getattr(value, name)) for name in names}
     if isinstance(value, Mapping):
         entries = cast("Mapping[str, object]", value)
         return {key: from_dataclass(entries[key]) for key in sorted(entries)}
@@ -99,6 +102,12 @@ def to_dataclass(cls: type[T], document: Any, where: str = "") -> T:
         return cls(**values)
     except (JobError, PipelineError, ValueError) as error:
         raise RecordError(f"{where}: {error}".removeprefix(": ")) from error
+
+
+@cache
+def field_names(cls: type[Any]) -> tuple[str, ...] | None:
+    """Return the names of a dataclass's fields; None for another class."""
+    return tuple(field.name for field in fields(cls)) if is_dataclass(cls) else None
 
 
 @cache

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import socket
 from collections.abc import Callable
 from dataclasses import replace
@@ -104,6 +105,17 @@ def test_an_unknown_case_names_those_that_there_are(tmp_path: Path) -> None:
 def result_of(*figures: Figure) -> Result:
     by_name = {figure.name: figure for figure in figures}
     return Result("counting", [], "2 CPU cores", {}, "2026-01-31", {}, by_name)
+
+
+def test_a_page_names_the_priority_that_the_benchmark_had_in_each_case(tmp_path: Path) -> None:
+    main(counting_benchmark([]), [str(tmp_path / "found")])
+    found = Result.read(tmp_path / "found.json")
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    assert found.niceness == {"one": own, "two": own}
+    assert f"ran with `nice -n {own}`." in (tmp_path / "found.md").read_text()
+    of_both = replace(found, niceness={"one": -12, "two": 5}).page("T", "").replace("\n", " ")
+    assert "ran with `nice -n -12` to `nice -n 5`, by case." in of_both
+    assert "nice -n" not in replace(found, niceness={"two": 5}).page("T", ""), "one is unknown"
 
 
 def test_a_result_is_read_as_it_was_written_and_nan_stays_nan(tmp_path: Path) -> None:

@@ -153,6 +153,9 @@ def test_a_large_body_waits_for_the_servers_word_and_a_small_one_does_not(
         "2026-01-31T12:00:00.123456789Z",
         "2026-01-31T12:00:00+02:00",
         "Sat, 31 Jan 2026 12:00:00 GMT",
+        "Sun, 06 Nov 1994 08:49:37 GMT",
+        "Sunday, 06-Nov-94 08:49:37 GMT",
+        "Sat, 31 Jan 2026 12:00:00 -0200",
         "1769860800",
         1769860800.5,
     ],
@@ -163,7 +166,17 @@ def test_a_time_is_the_one_that_botocore_reads(written: str | float) -> None:
     assert found.tzinfo is not None
 
 
-@pytest.mark.parametrize("written", ["2026-13-31T12:00:00Z", "2026-W05-6T12:00:00Z", "soon", ""])
+@pytest.mark.parametrize(
+    "written",
+    [
+        "2026-13-31T12:00:00Z",
+        "2026-W05-6T12:00:00Z",
+        "Tue, 31 Feb 2026 12:00:00 GMT",
+        "Sat, 31 Jux 2026 12:00:00 GMT",
+        "soon",
+        "",
+    ],
+)
 def test_a_time_that_botocore_cannot_read_is_refused(written: str) -> None:
     with pytest.raises(ValueError, match="Invalid timestamp"):
         read_time(written)
