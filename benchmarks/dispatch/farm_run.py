@@ -4,6 +4,7 @@ The driver's CPU time is read from the system while it runs; what the workers di
 the records.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -28,6 +29,7 @@ from pipelines.catalog.files.sources import PACKAGED_CONFIGS
 SAMPLE_S = 1.0  # to look at all processes takes a share of a core
 STARTS_AT_ONCE = 4  # worker processes; more would only share the cores
 TURNS = "turns.json"
+WORKER = "ray::"  # how Ray's names of processes with an actor begin, and those of their threads
 DEVICE_STAGES = ("text", "denoise", "decode")
 SETTINGS = ("encoding.preset=ultrafast", "workers.num_cpus=1")
 
@@ -52,12 +54,17 @@ class FarmCase:
 
 @dataclass(frozen=True)
 class Sample:
-    """The CPU seconds that processes have used up to a moment, by kind of process."""
+    """The CPU seconds that processes have used up to a moment, by kind of process.
+
+    Args:
+        ray_in_workers_s: share of `workers_s` in threads of Ray's own.
+    """
 
     at_s: float
     driver_s: float
     workers_s: float
     ray_s: float
+    ray_in_workers_s: float = 0.0
 
     @property
     def all_s(self) -> float:
@@ -65,20 +72,38 @@ class Sample:
 
     @classmethod
     def take(cls, driver: psutil.Process, cluster: LocalRay) -> "Sample":
-        used = {"ray::": 0.0, "": 0.0}
+        workers_s = ray_in_workers_s = others_s = 0.0
         for process in cluster.processes():
             try:
-                name = process.name()
-                used["ray::" if name.startswith("ray::") else ""] += _cpu_s(process)
-            except psutil.NoSuchProcess:
+                used_s = _cpu_s(process)
+                if process.name().startswith(WORKER):
+                    workers_s += used_s
+                    ray_in_workers_s += ray_threads_s(process.pid)
+                else:
+                    others_s += used_s
+            except (psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
                 continue
         own_s = _cpu_s(driver)
-        return cls(time.time(), own_s, used["ray::"], used[""] - own_s)
+        return cls(time.time(), own_s, workers_s, others_s - own_s, ray_in_workers_s)
 
 
 def _cpu_s(process: psutil.Process) -> float:
     times = process.cpu_times()
     return times.user + times.system + times.children_user + times.children_system
+
+
+def ray_threads_s(pid: int) -> float:
+    """Return the CPU seconds of the threads in a worker that run none of its Python code.
+
+    Ray gives its own threads names. The main thread has the worker's, and after the actor's
+    constructor it only runs Ray's loop, which wakes 100 times a second.
+    """
+    used_ns = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+            if task.name == str(pid) or not (task / "comm").read_text().startswith(WORKER):
+                used_ns += int((task / "schedstat").read_text().split()[0])
+    return used_ns / 1e9
 
 
 def measure(case: FarmCase) -> dict[str, Any]:
@@ -184,6 +209,7 @@ def figures_of(
         "turn_ms": statistics.mean(turns_ms),
         "longest_turn_ms": turns_ms[-1],
         "workers_ms": 1e3 * (last.workers_s - first.workers_s) / num_clips,
+        "ray_in_workers_ms": 1e3 * (last.ray_in_workers_s - first.ray_in_workers_s) / num_clips,
         "ray_ms": 1e3 * (last.ray_s - first.ray_s) / num_clips,
         "driver_share_of_core": (last.driver_s - first.driver_s) / wall_s,
         "cores_used": (last.all_s - first.all_s) / wall_s,

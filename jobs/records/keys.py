@@ -75,7 +75,7 @@ _PATTERNS: dict[KeyKind, re.Pattern[str]] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ParsedKey:
     """A key and its parts. A part that keys of this kind do not have is empty or 0.
 

@@ -45,7 +45,7 @@ class FolderLocation:
         return self.path.as_uri()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class StoredObject:
     """One object of a listing.
 

@@ -45,7 +45,7 @@ REASONS: dict[KeyKind, str] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Garbage:
     """One object that may be removed."""
 

@@ -1,7 +1,10 @@
 """The benchmark of the driver: its stand-in worker, what it reads from a run, and its tiny form."""
 
 import json
+import os
 import sys
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,7 @@ import pytest
 from benchmarks.command import main
 from benchmarks.dispatch import farm_run
 from benchmarks.dispatch.__main__ import BENCHMARK
-from benchmarks.dispatch.farm_run import FarmCase, Sample
+from benchmarks.dispatch.farm_run import FarmCase, Sample, ray_threads_s
 from benchmarks.dispatch.stand_in import SleepingLoader
 from jobs.records.commit import read_record
 from jobs.settings.run_config import StoreConfig
@@ -60,7 +63,7 @@ def record(pid: int, start_s: float, idle_s: float) -> dict[str, Any]:
 def test_cpu_is_counted_while_every_worker_has_a_clip_and_devices_are_busy_as_recorded() -> None:
     records = [record(1, 100.0 + 2 * turn, 0.2 * (turn > 0)) for turn in range(5)]
     records += [record(2, 103.0 + 2 * turn, 0.2 * (turn > 0)) for turn in range(4)]
-    samples = [Sample(95.0 + at, 0.5 * at, 2.0 * at, 0.1 * at) for at in range(20)]
+    samples = [Sample(95.0 + at, 0.5 * at, 2.0 * at, 0.1 * at, 0.7 * at) for at in range(20)]
     turns = [(98.0, 9.0), (104.0, 0.001), (105.0, 0.003)]
     found = farm_run.figures_of(FarmCase(2, 5, 2.0, "full"), samples, records, turns)
     assert found["busy_share"] == pytest.approx((9.0 / 9.8 + 7.2 / 7.8) / 2)
@@ -68,8 +71,29 @@ def test_cpu_is_counted_while_every_worker_has_a_clip_and_devices_are_busy_as_re
     # from 103 to 109, in which five clips end
     assert (found["window_s"], found["clips_in_window"]) == (6.0, 5)
     assert found["driver_ms"] == pytest.approx(600)
+    assert (found["workers_ms"], found["ray_in_workers_ms"]) == pytest.approx((2400, 840))
     assert found["cores_used"] == pytest.approx(2.6)
     assert (found["turn_ms"], found["longest_turn_ms"]) == pytest.approx((2.0, 3.0))
+
+
+def test_threads_of_a_worker_with_its_name_are_not_those_of_ray() -> None:
+    def burn(name: str) -> None:
+        Path(f"/proc/self/task/{threading.get_native_id()}/comm").write_text(name)
+        begin_s = time.thread_time()
+        while time.thread_time() - begin_s < 0.1:
+            pass
+        used_s.append(ray_threads_s(os.getpid()))
+
+    def used_by(name: str) -> float:
+        before_s = ray_threads_s(os.getpid())
+        thread = threading.Thread(target=burn, args=(name,))
+        thread.start()
+        thread.join()
+        return used_s[-1] - before_s
+
+    used_s = list[float]()
+    assert used_by("worker.io") > 0.09
+    assert used_by("ray::RenderActo") < 0.05
 
 
 def test_the_tiny_form_writes_the_costs_of_the_schedule(tmp_path: Path) -> None:
