@@ -29,7 +29,7 @@ from pipelines.catalog.files.sources import PACKAGED_CONFIGS
 SAMPLE_S = 1.0  # to look at all processes takes a share of a core
 STARTS_AT_ONCE = 4  # worker processes; more would only share the cores
 TURNS = "turns.json"
-WORKER = "ray::"  # how Ray's names of processes with an actor begin, and those of their threads
+WORKER = "ray::"  # begins Ray's names of processes with an actor, and those of their threads
 DEVICE_STAGES = ("text", "denoise", "decode")
 SETTINGS = ("encoding.preset=ultrafast", "workers.num_cpus=1")
 
