@@ -49,15 +49,17 @@ POOLED = "all"
 
 
 def methods_of(name: str) -> tuple[Method, ...]:
-    """Return the methods that an architecture is measured with: VSF and NASA on the UNet alone."""
+    """Return the methods that an architecture is measured with: those defined for it."""
     methods = [
         NONE,
         Method("cfg", CFG_SCALE, is_negative_in_cfg=True),
         Method("nag", params=AUTHORS[name]),
         Method("nag, strong", params=STRONG),
     ]
+    if name in ("shapes-sdxl", "shapes-sd3"):
+        methods.append(Method("vsf", params=nag.VsfParams()))
     if name == "shapes-sdxl":
-        methods += [Method("vsf", params=nag.VsfParams()), Method("nasa", params=nag.NasaParams())]
+        methods.append(Method("nasa", params=nag.NasaParams()))
     return tuple(methods)
 
 
@@ -191,6 +193,12 @@ def _method_table(cases: Cases, case: str, attribute: str) -> str:
     return markdown_table(head, rows)
 
 
+def _measured_with(cases: Cases, method: str) -> str:
+    """Return the models that were measured with a method."""
+    names = [name.partition(",")[0] for name, found in cases.items() if method in found["methods"]]
+    return ", ".join(dict.fromkeys(names)) or "no model"
+
+
 def body(cases: Cases) -> str:
     num_images = max((found["images"] for found in cases.values()), default=0)
     following = [
@@ -214,7 +222,9 @@ LoRA, in 25 they do not. The exact judge reads each image; brackets are 95 % int
 
 - **cfg**: classifier-free guidance of {CFG_SCALE:g} against the negative prompt.
 - **nag**: the author's strengths for the real model of the architecture; **strong**: one setting
-  for all three. VSF and NASA, at their defaults, were measured on the UNet alone.
+  for all three.
+- **vsf** and **nasa**: at their defaults, on {_measured_with(cases, "vsf")} and
+  {_measured_with(cases, "nasa")} alone.
 - **shows it**: images that show the negated value. **suppression**: the relative fall of that
   share against no guidance. **fidelity**: images that show all else that the prompt names.
   **clean**: images that are members of the world.

@@ -67,7 +67,10 @@ def only_nag(params: GuidanceParams) -> NagParams:
     if isinstance(params, NagParams):
         return params
     reason = {
-        VsfParams: "Value Sign Flip is defined for Stable Diffusion 3 and Qwen-Image alone",
+        VsfParams: (
+            "Value Sign Flip is defined for Stable Diffusion 3 and Qwen-Image alone; its authors' "
+            "code for Flux flips no values in single-stream blocks, which attend to both prompts"
+        ),
         NasaParams: "NASA is defined for cross-attention alone, whose output is the text's",
     }
     raise NagParameterError(

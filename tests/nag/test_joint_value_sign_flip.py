@@ -74,7 +74,8 @@ def test_the_filler_of_a_text_must_be_known() -> None:
 def test_a_method_that_a_model_has_not_is_refused_with_the_reason() -> None:
     for name, params, reason in (
         ("SD3", NasaParams(), "NASA is defined for cross-attention alone"),
-        ("Flux", VsfParams(), "defined for Stable Diffusion 3 and Qwen-Image alone"),
+        ("HunyuanVideo", VsfParams(), "defined for Stable Diffusion 3 and Qwen-Image alone"),
+        ("Flux", VsfParams(), "code for Flux flips no values in single-stream blocks"),
     ):
         family = FAMILIES[name]
         with (

@@ -71,7 +71,12 @@ def _guided(
 ) -> AbstractContextManager[Any]:
     if params is None:
         return nullcontext()
-    return nag.guide(pipeline, negatives, params, **model.call_arguments)
+    negative: list[str] | nag.NegativeText = negatives
+    if isinstance(params, nag.VsfParams) and model.words is not None:
+        text = model.encode(pipeline, negatives)
+        mask = model.words(pipeline, negatives)
+        negative = nag.NegativeText(text.embeds, mask, pooled=text.pooled)
+    return nag.guide(pipeline, negative, params, **model.call_arguments)
 
 
 @torch.no_grad()

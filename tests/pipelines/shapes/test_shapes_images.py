@@ -184,6 +184,30 @@ def test_a_model_draws_the_background_of_its_prompt_and_with_nag_a_negated_one_l
     assert sum(guided) < sum(plain)
 
 
+@pytest.mark.models
+def test_flipped_values_of_stable_diffusion_3_know_the_words_of_a_negative_prompt() -> None:
+    model = MODELS["shapes-sd3"]
+    pipeline = load_image_pipeline(model, FEW_STEPS)
+    texts = ["red", "a red circle"]
+    assert model.words is not None
+    mask_BL = model.words(pipeline, texts)
+    # Start, words and end of CLIP, then words and end of T5.
+    assert mask_BL.sum(dim=1).tolist() == [1 + 1 + 1 + 1 + 1, 1 + 3 + 1 + 3 + 1]
+    assert mask_BL.shape == model.encode(pipeline, texts).embeds.shape[:2]
+    tasks = [task for task in image_tasks(12) if task.case == "open"]
+    against = tuple(task for task in tasks if task.attribute == "background")
+    plain, flipped = (
+        sum(
+            verdict.background == task.value
+            for task, verdict in zip(
+                against, draw_answers(model, pipeline, against, method, FEW_STEPS), strict=True
+            )
+        )
+        for method in (Method("none"), Method("vsf", params=nag.VsfParams()))
+    )
+    assert flipped < plain
+
+
 class StoppedTrainingError(Exception):
     """The end of a training in its middle."""
 

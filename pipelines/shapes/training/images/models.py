@@ -25,6 +25,8 @@ class ImageModel:
             makes it.
         velocity: function of a denoiser (compiled or not), noisy latents (B, C, H, W), sigmas (B,)
             and text; it returns the flow, noise minus latents.
+        words: function of a pipeline and captions; it returns False for each token that is
+            filler, (B, L), as the pipeline itself does not tell. None where it is not needed.
         set_timesteps: function of a scheduler and a number of steps, as the pipeline's call does.
         call_arguments: arguments that every call of the pipeline and `nag.guide` need.
         guidance_argument: the argument of classifier-free guidance in the pipeline's call; 1 turns
@@ -41,6 +43,7 @@ class ImageModel:
     set_timesteps: Callable[[Any, int], None]
     call_arguments: dict[str, Any]
     guidance_argument: str
+    words: Callable[[Any, list[str]], torch.Tensor] | None = None
 
 
 def _model(name: str, module: ModuleType) -> ImageModel:
@@ -56,6 +59,7 @@ def _model(name: str, module: ModuleType) -> ImageModel:
         set_timesteps=parts.set_timesteps,
         call_arguments=parts.CALL_ARGUMENTS,
         guidance_argument=parts.GUIDANCE_ARGUMENT,
+        words=getattr(parts, "words", None),
     )
 
 

@@ -52,6 +52,21 @@ def encode(pipeline: Any, captions: list[str]) -> ImageText:
     return ImageText(embeds, pooled)
 
 
+def words(pipeline: Any, captions: list[str]) -> torch.Tensor:
+    """Return True for each token that is of the caption, (B, L), those of CLIP before T5's."""
+    masks = [
+        tokenizer(
+            captions,
+            padding="max_length",
+            max_length=MAX_TOKENS,
+            truncation=True,
+            return_tensors="pt",
+        ).attention_mask
+        for tokenizer in (pipeline.tokenizer, pipeline.tokenizer_3)
+    ]
+    return torch.cat(masks, dim=1).bool()
+
+
 def velocity(
     transformer: Any, noisy_BCHW: torch.Tensor, sigmas_B: torch.Tensor, text: ImageText
 ) -> torch.Tensor:
