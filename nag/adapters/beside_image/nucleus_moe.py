@@ -84,10 +84,7 @@ class NagNucleusMoEAttnProcessor(NagTextProcessor):
             lengths = layout.positive_length, layout.negative_length
             of_texts = torch.cat([of_text[:length] for length in lengths])
             text_key = _rotate(text_key, of_texts, use_real=False)
-        bias = None
-        if attention_mask is not None:  # the image's tokens come first
-            of_text = attention_mask[:, hidden_states.shape[1] :]
-            bias = additive_bias(of_text[:, None, None], query)
+        bias = _text_bias(attention_mask, query)
         output = self.text_concat.guide(
             beside_image(self._attend),
             torch.cat([query, key, value], dim=-1),
@@ -98,6 +95,13 @@ class NagNucleusMoEAttnProcessor(NagTextProcessor):
         for layer in attn.to_out:
             output = layer(output)
         return output
+
+
+def _text_bias(mask: torch.Tensor | None, query_BLHK: torch.Tensor) -> torch.Tensor | None:
+    """Return the part of a mask that is the text's; the image's tokens come first."""
+    if mask is None:
+        return None
+    return additive_bias(mask[:, None, None, query_BLHK.shape[1] :], query_BLHK)
 
 
 def _is_text_attention(_name: str, module: Any) -> bool:
