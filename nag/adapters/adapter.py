@@ -63,6 +63,7 @@ class Adapter:
         pads_text: True if every text is padded to `max_sequence_length`.
         needs_no_image: True if the pipeline encodes the texts of a call without images by
             themselves, though its `encode_prompt` takes images.
+        takes_one_text: True if the pipeline's `encode_prompt` takes one text and no list of them.
         defaults: strengths of NAG where a call names none, with their source beside them.
         refusal: returns the reason why a model of these classes cannot be guided; None if it can.
         pools: returns the parts of a model that make one vector of its first text.
@@ -84,6 +85,7 @@ class Adapter:
     negative_text: Callable[[Any, Any], NegativeText] = first_output
     pads_text: bool = True
     needs_no_image: bool = False
+    takes_one_text: bool = False
     defaults: NagParams = field(default_factory=NagParams)
     refusal: Callable[[Any], str | None] = no_refusal
     pools: Callable[[Any], tuple[TextPool, ...]] = no_pool

@@ -63,6 +63,7 @@ MODULES = {
     "AuraFlowTransformer2DModel": "joint.auraflow",
     "ChromaTransformer2DModel": "joint.chroma",
     "MochiTransformer3DModel": "video.mochi",
+    "SanaWMTransformer3DModel": "video.sana_wm",
     "HiDreamImageTransformer2DModel": "joint.hidream",
     "BriaFiboTransformer2DModel": "joint.bria_fibo",
     "Flux2Transformer2DModel": "sequence.flux2",

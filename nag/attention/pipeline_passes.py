@@ -102,6 +102,7 @@ OF_TEXT_TRANSFORMERS: dict[str, Passes] = {
             "SanaControlNetPipeline",
             "SanaPAGPipeline",
             "SanaVideoPipeline",
+            "SanaWMPipeline",
             "SanaImageToVideoPipeline",
             "StableAudioPipeline",
             "StableAudio3Pipeline",

@@ -47,7 +47,13 @@ def encode_negative_prompt(
     if not adapter.needs_no_image:
         _refuse_images(pipeline)
     encode, arguments = _encoder(pipeline)
-    arguments |= {"prompt": texts, "device": pipeline._execution_device}
+    if adapter.takes_one_text and len(texts) > 1:
+        raise NagTextError(
+            f"{type(pipeline).__name__} renders one prompt a call: expected one negative prompt, "
+            f"got {len(texts)}"
+        )
+    prompt = texts[0] if adapter.takes_one_text else texts
+    arguments |= {"prompt": prompt, "device": pipeline._execution_device}
     arguments["batch_size"] = len(texts)  # some count their prompts by it
     takes = signature(encode).parameters
     has_length = "max_sequence_length" in takes

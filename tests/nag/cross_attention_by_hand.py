@@ -241,7 +241,8 @@ def _project_out(
 ) -> torch.Tensor:
     if guidance.output is None:
         return output.unflatten(2, (module.heads, -1))
-    projection, tokens = getattr(module, guidance.output), arguments["hidden_states"]
+    projection: Any = getattr(module, guidance.output)
+    tokens: Any = arguments.get("hidden_states")
     output = (projection[0] if isinstance(projection, nn.ModuleList) else projection)(output)
     if guidance.adds_input:
         return output.transpose(1, 2).reshape(tokens.shape) + tokens

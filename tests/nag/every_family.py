@@ -19,7 +19,15 @@ from tests.builders import (
     tiny_skyreels,
     tiny_wan_copies,
 )
-from tests.nag import cross_families, joint_families, ltx2_by_hand, reference, sequence_families
+from tests.builders.tiny_sana_wm import sana_wm_pipeline
+from tests.nag import (
+    cross_families,
+    joint_families,
+    ltx2_by_hand,
+    reference,
+    sequence_families,
+    test_sana_wm,
+)
 
 STRENGTHS: dict[str, Any] = {"nag_scale": 5.0, "nag_tau": 1.5, "nag_alpha": 0.5}
 # Further layouts and settings of a model that has a row of its own.
@@ -143,6 +151,7 @@ _BUILT: dict[str, Case] = {
     ),
     "LTX": _video(tiny.ltx_pipeline, is_named=False),
     "LTX-2": _sound(tiny_ltx2.pipeline),
+    "SANA-WM": Case(sana_wm_pipeline, test_sana_wm.NEGATIVE, test_sana_wm.render, False),
     **{name: _cross(one) for name, one in cross_families.FAMILIES.items() if name not in FURTHER},
     **{name: _joint(one) for name, one in joint_families.FAMILIES.items()},
     **{name: _sequence(one) for name, one in sequence_families.FAMILIES.items()},
