@@ -18,6 +18,7 @@ NEEDS_OPENCV = {"ConsisIDPipeline": "diffusers.pipelines.consisid.pipeline_consi
 BATCHES = {
     "batched": re.compile(
         r"cat\(\s*\[\s*negative_prompt_embeds(_t5)?, prompt_embeds"
+        r"|cat\(\[neg, cond\], dim=0\)"
         r"|cat\(\s*\[\s*self\._pad_sequence\(negative_prompt_embeds, \w+\),"
         r"\s*self\._pad_sequence\(prompt_embeds,"
         r"|cat\(\[uncond_text_embeddings, text_embeddings\]"

@@ -69,10 +69,12 @@ def test_the_prompts_pass_alone_is_guided_as_by_hand(cfg: bool) -> None:
 def test_a_negative_prompt_of_words_is_encoded_as_the_pipelines_own() -> None:
     pipeline = sana_wm_pipeline()
     pipeline.register_modules(tokenizer=tiny.tokenizer(), text_encoder=tiny.text_encoder())
-    embeds, attention_mask = pipeline.encode_prompt("a cat", "noise", chi_prompt=["draw "])[2:]
+    of_words = {"max_sequence_length": LENGTH}
+    encoded = pipeline.encode_prompt("a cat", "noise", chi_prompt=["draw "], **of_words)
+    embeds, attention_mask = encoded[2:]
     with guide(pipeline, NegativeText(embeds[:, 0], attention_mask), **STRONG):
         guided = render(pipeline, cfg=True)
-    with guide(pipeline, "noise", **STRONG):
+    with guide(pipeline, "noise", **of_words, **STRONG):
         assert torch.equal(render(pipeline, cfg=True), guided)
     with (
         pytest.raises(NagTextError, match="expected one negative prompt, got 2"),
