@@ -5,9 +5,7 @@ architecture and its inputs.
 Shape suffixes: B clips, C latent channels, F latent frames, H and W latent cells.
 """
 
-from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import torch
 from diffusers.training_utils import EMAModel
@@ -18,28 +16,9 @@ from pipelines.shapes.training.models import ShapesModel, TrainedParts
 from pipelines.shapes.training.own_paths import OwnPaths
 from pipelines.shapes.training.posterior import Posterior
 from pipelines.shapes.training.running.checkpoints import Learning
-from pipelines.shapes.training.running.compute import ON_CPU, Compute
 from pipelines.shapes.training.running.stage import Running
 from pipelines.shapes.training.text import EncodedCaptions, encode_captions
-from pipelines.shapes.world import ShapesClip, all_clips
-
-
-def world_latents(model: ShapesModel, autoencoder: Any) -> Iterator[torch.Tensor]:
-    """Yield the latents of all members, in the order of `world.all_clips`, in half precision."""
-    return (chunk.half() for chunk in normalised_latents(model, autoencoder, all_clips()))
-
-
-@torch.no_grad()
-def normalised_latents(
-    model: ShapesModel, autoencoder: Any, clips: list[ShapesClip], compute: Compute = ON_CPU
-) -> Iterator[torch.Tensor]:
-    """Yield latents as the pipeline denoises them, (N, C, F, H, W) float32, 120 clips at a time."""
-    autoencoder.to(compute.device)
-    for first in range(0, len(clips), 120):
-        # bfloat16 is four times as fast here and moves the latents by 1 % of their spread
-        with torch.autocast(compute.device.type, dtype=torch.bfloat16):
-            latents_NCFHW = model.training_latents(autoencoder, clips[first : first + 120])
-        yield latents_NCFHW.float()
+from pipelines.shapes.world import all_clips
 
 
 def build_optimizers(

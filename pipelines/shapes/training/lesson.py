@@ -4,7 +4,6 @@ Shape suffixes: B clips, C latent channels, F latent frames, H and W latent cell
 """
 
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 
@@ -126,28 +125,29 @@ class Lesson:
             sigmas_B = torch.cat([sigmas_B, torch.stack([one.sigma for one in own])])
             allowed_BN = torch.cat([allowed_BN, torch.stack([one.allowed for one in own])])
             captions = captions + [one.caption for one in own]
-        return self._answered(states_BCFHW, sigmas_B, allowed_BN, captions)
+        flows, weights = exact_flows(
+            self._posterior, states_BCFHW, sigmas_B, allowed_BN, self._training.shape_weight
+        )
+        return Batch(states_BCFHW, sigmas_B, flows, weights, captions)
 
-    def _answered(
-        self,
-        states_BCFHW: torch.Tensor,
-        sigmas_B: torch.Tensor,
-        allowed_BN: torch.Tensor,
-        captions: list[str],
-    ) -> Batch:
-        """Return the batch with the exact flows.
 
-        The weight is sigma squared, so that the error of the clean latents counts, which is largest
-        where the content is decided. The error of the flow is largest where only traces of noise
-        are left, and has no bound where a state of the model's own lies off all members.
-        """
-        posterior = cast("Posterior", self._posterior)
-        answer = posterior(states_BCFHW, sigmas_B, allowed_BN)
-        flows_BCFHW = (states_BCFHW - answer.mean) / _per_clip(sigmas_B)
-        clean_BCFHW = posterior.members[answer.likeliest]
-        weights = cell_weights(clean_BCFHW, self._training.shape_weight)
-        weights = weights * _per_clip(sigmas_B.square())
-        return Batch(states_BCFHW, sigmas_B, flows_BCFHW, weights, captions)
+def exact_flows(
+    posterior: Posterior,
+    states_BCFHW: torch.Tensor,
+    sigmas_B: torch.Tensor,
+    allowed_BN: torch.Tensor,
+    shape_weight: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the flows to the exact answers, and the weights of the cells.
+
+    The weight is sigma squared, so that the error of the clean latents counts, which is largest
+    where the content is decided. The error of the flow is largest where only traces of noise are
+    left, and has no bound where a state of the model's own lies off all members.
+    """
+    answer = posterior(states_BCFHW, sigmas_B, allowed_BN)
+    flows_BCFHW = (states_BCFHW - answer.mean) / _per_clip(sigmas_B)
+    weights = cell_weights(posterior.members[answer.likeliest], shape_weight)
+    return flows_BCFHW, weights * _per_clip(sigmas_B.square())
 
 
 def _per_clip(values_B: torch.Tensor) -> torch.Tensor:

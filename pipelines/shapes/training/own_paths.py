@@ -9,12 +9,12 @@ Shape suffixes: B clips, C latent channels, F latent frames, H and W latent cell
 
 from collections.abc import Callable
 from itertools import pairwise
-from typing import NamedTuple
 
 import torch
 
 from pipelines.shapes.captions import caption
 from pipelines.shapes.training.posterior import Posterior
+from pipelines.shapes.training.state_store import State, StateStore
 from pipelines.shapes.training.text import EncodedCaptions, attribute_targets
 from pipelines.shapes.world import sample_clip
 
@@ -26,17 +26,8 @@ FLOW_SHIFT = 3.0
 Flow = Callable[[torch.Tensor, torch.Tensor, EncodedCaptions], torch.Tensor]
 
 
-class State(NamedTuple):
-    """A noisy clip, with the caption that it is to follow."""
-
-    latents: torch.Tensor  # (C, F, H, W)
-    sigma: torch.Tensor  # ()
-    caption: str
-    allowed: torch.Tensor  # (N,) bool, the members that the caption allows
-
-
-class OwnPaths:
-    """A store of states from rendered paths, refilled when it is empty.
+class OwnPaths(StateStore):
+    """States of rendered paths.
 
     Args:
         flow: the model that learns.
@@ -54,31 +45,20 @@ class OwnPaths:
         num_clips: int,
         generator: torch.Generator,
     ) -> None:
+        super().__init__(generator)
         self._flow, self._encode, self._posterior = flow, encode, posterior
         self._latent_shape, self._num_clips = latent_shape, num_clips
-        self._generator = generator
-        self._states: list[State] = []
-
-    def take(self, num_states: int) -> list[State]:
-        """Return so many states, each of a different clip or sigma."""
-        while len(self._states) < num_states:
-            self._states += self._render()
-        taken, self._states = self._states[:num_states], self._states[num_states:]
-        return taken
-
-    def _draw(self, options: tuple[float, ...]) -> float:
-        return options[int(torch.randint(len(options), (), generator=self._generator))]
 
     @torch.no_grad()
     def _render(self) -> list[State]:
-        clips = [sample_clip(self._generator) for _ in range(self._num_clips)]
-        captions = [caption(clip, self._generator) for clip in clips]
+        clips = [sample_clip(self.generator) for _ in range(self._num_clips)]
+        captions = [caption(clip, self.generator) for clip in clips]
         allowed_BN = self._posterior.allowed(attribute_targets(clips, captions))
         text, empty = self._encode(captions), self._encode([""] * len(clips))
-        num_steps, guidance_scale = int(self._draw(NUM_STEPS)), self._draw(GUIDANCE_SCALES)
+        num_steps, guidance_scale = self.draw(NUM_STEPS), self.draw(GUIDANCE_SCALES)
         even = torch.linspace(1, 0, num_steps + 1)
         sigmas = FLOW_SHIFT * even / (1 + (FLOW_SHIFT - 1) * even)
-        latents = torch.randn(len(clips), *self._latent_shape, generator=self._generator)
+        latents = torch.randn(len(clips), *self._latent_shape, generator=self.generator)
         latents = latents.to(text.embeds.device)
         states: list[State] = []
         for sigma, next_sigma in pairwise(sigmas):
@@ -89,5 +69,4 @@ class OwnPaths:
                 unprompted = self._flow(latents, sigmas_B, empty)
                 flow = unprompted + guidance_scale * (flow - unprompted)
             latents = latents + (next_sigma - sigma) * flow
-        order = torch.randperm(len(states), generator=self._generator)
-        return [states[index] for index in order.tolist()]
+        return states

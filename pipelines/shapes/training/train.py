@@ -16,20 +16,19 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
 from diffusers import (
     AutoencoderKLLTXVideo,
     AutoencoderKLWan,
     LTXVideoTransformer3DModel,
     WanTransformer3DModel,
 )
-from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, T5EncoderModel, T5Tokenizer, UMT5EncoderModel
 
 from pipelines.catalog.files.sources import PACKAGED_WEIGHTS
 from pipelines.shapes.training.conditions import Conditions
 from pipelines.shapes.training.courses import COURSES, DenoiserTraining
-from pipelines.shapes.training.denoiser import normalised_latents, train_transformer
+from pipelines.shapes.training.denoiser import train_transformer
+from pipelines.shapes.training.kept_latents import kept_latents
 from pipelines.shapes.training.lesson import Examples, training_clips
 from pipelines.shapes.training.models import IMAGE_MODELS, MODELS, ShapesModel, TrainedParts
 from pipelines.shapes.training.running.compute import Compute
@@ -42,7 +41,6 @@ from pipelines.shapes.training.text import (
     train_text_encoder,
     train_tokenizer,
 )
-from pipelines.shapes.world import ShapesClip
 
 _AUTOENCODERS = {"wan": AutoencoderKLWan, "ltx": AutoencoderKLLTXVideo}
 _TEXT_ENCODERS = {"wan": UMT5EncoderModel, "ltx": T5EncoderModel}
@@ -79,19 +77,6 @@ def text_encoder_stage(
     return _TEXT_ENCODERS[model.family].from_pretrained(folder, use_safetensors=True).eval()
 
 
-def latents_stage(
-    model: ShapesModel, path: Path, autoencoder: Any, clips: list[ShapesClip], compute: Compute
-) -> torch.Tensor:
-    if not path.exists():
-        chunks: list[torch.Tensor] = []
-        for chunk in normalised_latents(model, autoencoder, clips, compute):
-            chunks.append(chunk.half())
-            print(f"latents      clip {sum(map(len, chunks)):>6} of {len(clips)}", flush=True)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({"latents": torch.cat(chunks)}, path)
-    return load_file(path)["latents"]
-
-
 def transformer_stage(
     model: ShapesModel,
     folder: Path,
@@ -104,7 +89,7 @@ def transformer_stage(
         clips = training_clips(training)
         examples = Examples(
             clips,
-            latents_stage(model, latents_path, parts.autoencoder, clips, running.compute),
+            kept_latents(model, latents_path, parts.autoencoder, clips, running.compute),
             Conditions(parts.autoencoder, clips) if model.takes_image else None,
         )
         trained: Any = train_transformer(training, model, parts, examples, running)

@@ -1,13 +1,28 @@
-"""The basis of distillation: trajectories of the sampler."""
+"""Distillation: trajectories of the sampler, with NAG on and off, and what a student learns."""
+
+import math
+import re
+from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from nag import NagParams
+from nag.installation.installation import InstalledGuidance
 from pipelines.catalog.files.sources import PACKAGED_WEIGHTS
+from pipelines.shapes.measuring import rendering
 from pipelines.shapes.measuring.rendering import load_pipeline
-from pipelines.shapes.training.distill import trajectory
+from pipelines.shapes.training.distill import learn
 from pipelines.shapes.training.models import MODELS
-from pipelines.shapes.training.text import MAX_TOKENS, encode_captions
+from pipelines.shapes.training.negatives import draw_negatives
+from pipelines.shapes.training.posterior import Posterior
+from pipelines.shapes.training.rollouts import trajectory
+from pipelines.shapes.training.running.compute import ON_CPU
+from pipelines.shapes.training.running.stage import Running
+from pipelines.shapes.training.student import Distillation, EveryCall, Student
+from pipelines.shapes.training.text import MAX_TOKENS, attribute_targets, encode_captions
 from pipelines.shapes.world import FPS, NUM_FRAMES, SIZE_PX, ShapesClip, all_clips, sample_clip
 
 WORDS = "a red circle moving left"
@@ -37,19 +52,25 @@ def test_captions_mean_the_same_in_training_as_in_the_pipeline(name: str) -> Non
 
 @pytest.mark.models
 @pytest.mark.parametrize("name", list(MODELS))
-@pytest.mark.parametrize("num_steps", [1, 4])
-def test_a_trajectory_in_training_ends_where_the_pipeline_ends(name: str, num_steps: int) -> None:
+@pytest.mark.parametrize("negative", [None, "moving left"])
+def test_a_trajectory_in_training_ends_where_the_pipeline_ends(
+    name: str, negative: str | None
+) -> None:
+    num_steps, params = 4, NagParams(nag_scale=6, nag_alpha=0.5)
     model = MODELS[name]
     pipeline = load_pipeline(model)
     text = encode_captions(pipeline.tokenizer, pipeline.text_encoder, [WORDS], MAX_TOKENS)
     noise = torch.randn(1, *model.latent_shape, generator=torch.Generator().manual_seed(3))
-    with torch.no_grad():
+    guided = InstalledGuidance(pipeline, EveryCall())
+    guidance = guided.guide([negative], params, MAX_TOKENS) if negative else nullcontext()
+    with torch.no_grad(), guided, guidance:
         states, end = trajectory(
             pipeline.scheduler,
             lambda states, sigmas: model.velocity(pipeline.transformer, states, sigmas, text),
             noise,
             num_steps,
         )
+    with torch.no_grad(), rendering.guided(pipeline, (negative, params) if negative else None):
         is_packed = model.family == "ltx"
         latents = noise.flatten(2).transpose(1, 2) if is_packed else noise
         frame_rate = {"frame_rate": FPS} if is_packed else {}
@@ -77,3 +98,50 @@ def test_a_clip_of_the_world_keeps_its_place_in_the_order_of_latents() -> None:
         "red", "circle", "left", "black", 9.0, all_clips()[0].start_xy_px, 1.0
     )
     assert (PACKAGED_WEIGHTS / "shapes-wan").is_dir()
+
+
+def test_a_negative_prompt_forbids_its_value_and_never_what_the_caption_asks_for() -> None:
+    clips = all_clips()[::200]
+    captions = [
+        "" if row % 2 else f"a {clip.colour} {clip.shape}" for row, clip in enumerate(clips)
+    ]
+    latents = torch.randn(len(all_clips()), 4, generator=torch.Generator().manual_seed(0))
+    posterior = Posterior(latents, all_clips())
+    named = attribute_targets(clips, captions)
+    negatives, left_BN = draw_negatives(posterior, named, torch.Generator().manual_seed(1))
+    for clip, caption, negative, left_N in zip(clips, captions, negatives, left_BN, strict=True):
+        value = re.sub("standing |moving | background", "", negative)
+        for member, is_left in list(zip(all_clips(), left_N.tolist(), strict=True))[::37]:
+            shown = {member.colour, member.shape, member.motion, member.background}
+            assert is_left == (value not in shown)
+        assert not caption or value not in (clip.colour, clip.shape)
+    assert len(set(negatives)) > 8
+
+
+@pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")
+@pytest.mark.models
+@pytest.mark.parametrize("name", list(MODELS))
+def test_a_student_learns_with_nag_off_and_on_and_saves_a_lora(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "compile", lambda module: module)
+    model = MODELS[name]
+    pipeline = load_pipeline(model)
+    # one member for each combination of attributes
+    clips = list({(c.colour, c.shape, c.motion, c.background): c for c in all_clips()}.values())
+    shape = (len(clips), *model.latent_shape)
+    posterior = Posterior(torch.randn(shape, generator=torch.Generator().manual_seed(0)), clips)
+    distillation = Distillation(num_steps=4, batch_size=2, rollout_steps=(2,))
+    student = Student(model, pipeline, distillation, ON_CPU)
+    before = [parameter.detach().clone() for parameter in student.parameters]
+    losses: list[float] = []
+    learn(student, posterior, Running(lambda _stage, _step, loss: losses.append(loss)))
+    assert len(losses) == 4
+    assert all(map(math.isfinite, losses))
+    assert all(
+        not torch.equal(old, new) for old, new in zip(before, student.parameters, strict=True)
+    )
+    student.save(tmp_path)
+    weights = load_file(tmp_path / "pytorch_lora_weights.safetensors")
+    assert len(weights) == len(before)
+    load_pipeline(model).load_lora_weights(tmp_path)
