@@ -41,6 +41,8 @@ names the value that is negated.
   of equal size.
 - **diversity**: the entropy of the attributes that the prompt leaves open, over the largest
   possible.
+- **commonest**: of the values that are shown instead of a negated one, the share of the commonest;
+  near 1, a negative prompt collapses to one opposite.
 - **motion**: the displacement along the direction that the prompt names, over the true one.
 - **cost**: denoise seconds over those without guidance; the median over the tasks that one run
   rendered both ways.
@@ -71,10 +73,11 @@ def negatives_blocks(options: BenchOptions, models: Iterable[ModelConfig]) -> tu
         settings = method_settings(config, options.methods)
         main, *others = options.steps_of(config)
         cases = cast("tuple[Case, ...]", options.cases)
-        tasks = interleaved_tasks(options.attributes, cases, options.sizes.clips)
+        tasks = interleaved_tasks(options.attributes, cases, options.sizes.clips, options.series)
         blocks.append(Block(config.name, main, True, settings, tasks))
         if options.sizes.curve_clips:
-            tasks = interleaved_tasks(options.attributes, ("open",), options.sizes.curve_clips)
+            sizes = options.sizes.curve_clips, options.series
+            tasks = interleaved_tasks(options.attributes, ("open",), *sizes)
             blocks += [
                 Block(config.name, num_steps, False, settings, tasks) for num_steps in others
             ]

@@ -11,6 +11,7 @@ from jobs.bench.design.options import (
     ATTRIBUTES,
     CASES,
     METHODS,
+    NEGATIVES_SERIES,
     QUICK,
     QUICK_METHODS,
     QUICK_SLICES,
@@ -18,6 +19,7 @@ from jobs.bench.design.options import (
     STANDARD,
     BenchKind,
     BenchOptions,
+    Series,
 )
 from jobs.cli.bench_paper import PaperOptions, add_paper_arguments, run_paper
 from jobs.cli.pattern.command import EXIT_OK, Command, ConfigOptions, Context
@@ -56,6 +58,7 @@ class BenchArguments(ConfigOptions):
     attribute: str | None
     case: str | None
     slice: str | None
+    series: Series
     clips: int | None
     curve_clips: int | None
     processes: int
@@ -87,6 +90,12 @@ class BenchArguments(ConfigOptions):
         )
         for name, text in LISTS.items():
             parser.add_argument(f"--{name}", metavar="LIST", help=text)
+        parser.add_argument(
+            "--series",
+            choices=NEGATIVES_SERIES,
+            default="measure",
+            help="tasks of negatives: measure, or held-out, whose prompts are lists of words",
+        )
         for name, text in COUNTS.items():
             parser.add_argument(f"--{name}", type=int, metavar="N", help=text)
         parser.add_argument(
@@ -126,6 +135,7 @@ class BenchArguments(ConfigOptions):
             attributes=_words(self.attribute) or ATTRIBUTES,
             cases=_words(self.case) or CASES,
             slices=_words(self.slice) or (QUICK_SLICES if self.quick else SLICE_NAMES),
+            series=self.series,
             is_quick=self.quick,
             processes=self.processes,
         )

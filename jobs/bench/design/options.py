@@ -10,12 +10,14 @@ from jobs.text import unknown
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.errors import ModelNotFoundError
 
+Series = Literal["measure", "choose", "held-out"]
 BenchKind = Literal["negatives", "parameters"]
 MODELS = ("shapes-wan-4step", "shapes-wan", "shapes-ltx-4step", "shapes-ltx")
 METHODS = ("none", "cfg", "nag", "vsf", "nasa", "cfg+nag")
 QUICK_METHODS = ("none", "cfg", "nag")
 ATTRIBUTES = ("colour", "shape", "background", "motion")
 CASES = ("open", "hard")
+NEGATIVES_SERIES: tuple[Series, ...] = ("measure", "held-out")
 PRECISION = "precision"  # this slice compares two models, not settings
 SLICE_NAMES = (
     "scale-alpha",
@@ -53,7 +55,7 @@ class Sizes:
 
 
 STANDARD: dict[BenchKind, Sizes] = {
-    "negatives": Sizes(50, 24, 100),
+    "negatives": Sizes(50, 25, 100),
     "parameters": Sizes(40, 0, 100),
 }
 QUICK = Sizes(2, 0, 3)
@@ -64,6 +66,7 @@ class BenchOptions:
     """The options of one benchmark; empty models and steps stand for the defaults.
 
     Args:
+        series: the sequence of tasks of `negatives`.
         processes: the number of processes that judge clips.
     """
 
@@ -76,6 +79,7 @@ class BenchOptions:
     attributes: tuple[str, ...] = ATTRIBUTES
     cases: tuple[str, ...] = CASES
     slices: tuple[str, ...] = SLICE_NAMES
+    series: Series = "measure"
     is_quick: bool = False
     processes: int = 1
 
@@ -89,6 +93,8 @@ class BenchOptions:
             for word in given:
                 if word not in known:
                     raise RefusedError(unknown(name, word, known))
+        if self.series not in NEGATIVES_SERIES:
+            raise RefusedError(unknown("series", self.series, NEGATIVES_SERIES))
         if self.sizes.clips < 1 or self.sizes.curve_clips < 0:
             raise RefusedError("--clips must be at least 1, and --curve-clips at least 0")
         if self.processes < 1:

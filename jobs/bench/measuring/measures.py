@@ -4,6 +4,7 @@ Figures that compare two settings use only tasks that both have rendered; a cost
 that one run rendered for both. A missing clip is left out, not guessed.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -48,6 +49,8 @@ class Figures:
         clean: share of clips that are members of the Shapes world.
         distance: Frechet distance to true clips that answer the same tasks right.
         diversity: entropy of the attributes left open, over the largest possible.
+        commonest: share of the commonest value that is shown instead of a negated one; near 1, a
+            negative prompt collapses to one opposite.
         motion: displacement along the named direction, over the true one.
         cost: denoise seconds over those without guidance, the median over tasks.
         denoise_s: denoise seconds, the median over clips.
@@ -65,6 +68,7 @@ class Figures:
     clean_to_none: Estimate
     distance: Estimate
     diversity: Estimate
+    commonest: Estimate
     motion: Estimate
     motion_to_none: Estimate
     cost: Estimate
@@ -161,6 +165,7 @@ def measure(
         clean_to_none=compare(tasks, ours, plain, is_clean),
         distance=measure_distance(done, ours, truth),
         diversity=measure_diversity(done, ours),
+        commonest=measure_commonest(done, ours),
         motion=bootstrap(partial(np.mean, axis=1), np.array(own_moving)),
         motion_to_none=ratio_of_means(both_moving[:, 0], both_moving[:, 1]),
         cost=compare_cost(tasks, ours, plain),
@@ -205,3 +210,22 @@ def measure_diversity(tasks: list[NegationTask], ours: Answers) -> Estimate:
         return float(np.mean(defined)) if defined else NAN
 
     return jackknife(entropy, len(tasks), (0, 1))
+
+
+def measure_commonest(tasks: list[NegationTask], ours: Answers) -> Estimate:
+    """Return the share of the commonest of the values that are shown instead of a negated one.
+
+    The clips are grouped by negated value; each group counts by its clips.
+    """
+    shown = [(task.value, getattr(ours[task.key].verdict, task.attribute)) for task in tasks]
+
+    def commonest(rows: "np.typing.NDArray[np.intp]") -> float:
+        instead: dict[str, Counter[str]] = {}
+        for negated, value in (shown[row] for row in rows):
+            if value not in (None, negated):
+                instead.setdefault(negated, Counter())[value] += 1
+        num_clips = sum(counts.total() for counts in instead.values())
+        largest = sum(max(counts.values()) for counts in instead.values())
+        return largest / num_clips if num_clips else NAN
+
+    return jackknife(commonest, len(tasks), (0, 1))

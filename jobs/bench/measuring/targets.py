@@ -10,7 +10,9 @@ from jobs.bench.measuring.statistics import Estimate
 FEW_STEPS, MANY_STEPS = 4, 25
 MIN_SUPPRESSION = 0.9
 MAX_LOSS = 0.02
-MAX_COST_TO_CFG = 0.65
+MAX_COST_TO_CFG = 0.60
+# LTXPipeline makes one batched call of the two passes of classifier-free guidance
+MAX_COST_TO_BATCHED_CFG = {"shapes-ltx": 0.65}
 
 
 @dataclass(frozen=True)
@@ -65,9 +67,8 @@ def _targets(key: tuple[str, int, str], methods: dict[str, Row]) -> Iterator[Tar
         is_level = ours.value >= theirs.value if ours.is_defined and theirs.is_defined else None
         found = f"{shown(ours)} against {shown(theirs)}"
         yield Target(*key, "NAG suppression", "at least CFG's", found, is_level)
-        yield _target(
-            key, "NAG cost against CFG", f"< {MAX_COST_TO_CFG}", cost, cost.value < MAX_COST_TO_CFG
-        )
+        most = MAX_COST_TO_BATCHED_CFG.get(nag.model, MAX_COST_TO_CFG)
+        yield _target(key, "NAG cost against CFG", f"< {most:.2f}", cost, cost.value < most)
 
 
 def _target(

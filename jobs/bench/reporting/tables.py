@@ -69,7 +69,7 @@ def method_table(rows: Iterable[Row]) -> str:
     head = (
         "model", "steps", "case", "attribute", "method", "clips", "suppression", "negated",
         "unread", "fidelity", "to none", "clean", "to none", "distance", "floor", "diversity",
-        "motion", "to none", "cost", "denoise s",
+        "commonest", "motion", "to none", "cost", "denoise s",
     )  # fmt: skip
     return markdown_table(head, [_method_cells(row) for row in rows])
 
@@ -86,6 +86,7 @@ def _method_cells(row: Row) -> tuple[str, ...]:
         shown(figures.fidelity), shown(figures.fidelity_to_none),
         shown(figures.clean), shown(figures.clean_to_none),
         shown(figures.distance), _plain(row.floor), shown(figures.diversity),
+        shown(figures.commonest),
         shown(figures.motion), shown(figures.motion_to_none),
         shown(figures.cost), _plain(figures.denoise_s),
     )  # fmt: skip

@@ -5,7 +5,9 @@ leaves the negated attribute open, the usual use of a negative prompt. *Hard*: t
 negated value itself ("a red circle", negative "red") beside at least one other attribute.
 
 The tasks of an attribute and a case are a fixed sequence: fewer tasks are the beginning of it.
-There are two series, so that strengths are not chosen on the tasks that measure them.
+There are three series, so that strengths are not chosen on the tasks that measure them, and so that
+models are also measured on tasks that nobody had seen when they were trained. Prompts of the series
+"held-out" are lists ("black background, red") instead of sentences.
 """
 
 import zlib
@@ -16,11 +18,11 @@ from typing import Literal
 
 import torch
 
-from pipelines.shapes.captions import NAMED_SHARE, phrase, sentence
+from pipelines.shapes.captions import NAMED_SHARE, phrase, sentence, terse_caption
 from pipelines.shapes.world import ATTRIBUTES, MOTIONS, ShapesClip, sample_clip
 
 Case = Literal["open", "hard"]
-Series = Literal["measure", "choose"]
+Series = Literal["measure", "choose", "held-out"]
 CASES: tuple[Case, ...] = ("open", "hard")
 
 
@@ -108,7 +110,8 @@ def _tasks(
         value = values[index % len(values)]
         if case == "hard":
             named[attribute] = value
-        prompt = sentence(named, generator)
+        words = terse_caption if series == "held-out" else sentence
+        prompt = words(named, generator)
         seed = int(torch.randint(2**31, (), generator=generator))
         yield NegationTask(
             attribute, case, index, value, tuple(named.items()), prompt, seed, series

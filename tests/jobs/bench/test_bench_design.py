@@ -52,6 +52,16 @@ def test_a_hard_case_names_the_negated_value_and_at_least_one_other_attribute(
         assert attribute not in task.required
 
 
+def test_held_out_tasks_are_others_and_list_what_they_name() -> None:
+    known = {task.prompt for task in draw_tasks("shape", "open", 60)}
+    seeds = {task.seed for task in draw_tasks("shape", "open", 60)}
+    for task in draw_tasks("shape", "open", 60, "held-out"):
+        words = {phrase(name, value) for name, value in task.named}
+        assert set(task.prompt.split(", ")) == words
+        assert task.prompt not in known
+        assert task.seed not in seeds
+
+
 def test_every_value_is_negated_equally_often() -> None:
     counts = Counter(task.value for task in draw_tasks("colour", "open", 48))
     assert counts == dict.fromkeys(ATTRIBUTES["colour"], 8)

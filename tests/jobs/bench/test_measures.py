@@ -115,6 +115,26 @@ def test_diversity_falls_if_all_clips_show_the_same_value() -> None:
     assert ours > theirs
 
 
+def test_a_collapse_to_one_colour_shows_in_the_share_of_the_commonest() -> None:
+    tasks = draw_tasks("colour", "open", 60)
+    colours = ("red", "green", "blue", "yellow", "purple", "cyan")
+    answers = {task.key: judged_as(task) for task in tasks}
+
+    def commonest(shown: dict[tuple[str, str, str, int], str | None]) -> float:
+        ours = {
+            key: replace(judged, verdict=replace(judged.verdict, colour=shown[key]))
+            for key, judged in answers.items()
+        }
+        return measure(tasks, ours, answers, answers).commonest.value
+
+    # the tasks negate the six colours in turn, ten times each
+    opposite = {task.key: colours[task.index % 6 - 3] for task in tasks}
+    varied = {task.key: colours[(task.index % 6 + 1 + task.index // 6 % 5) % 6] for task in tasks}
+    assert commonest(opposite) == 1
+    assert commonest(varied) == pytest.approx(1 / 5)
+    assert np.isnan(commonest(dict.fromkeys(opposite)))
+
+
 def test_differences_use_only_common_tasks() -> None:
     ours = {task.key: judged_as(task, is_clean=False) for task in TASKS[:10]}
     theirs = {task.key: judged_as(task, is_clean=task.index % 2 == 0) for task in TASKS[5:]}
