@@ -1,4 +1,4 @@
-# Targets for people: install, demo, cluster-demo, test, slow, check, chaos, strikes, docs, shapes, distill, evaluate, bench, clean.
+# Targets for people: install, demo, cluster-demo, test, slow, check, chaos, strikes, docs, shapes, shapes-images, distill, evaluate, bench, clean.
 PYTHONS := python3.13 python3.12 python3.11
 # The newest that runs, since a pyenv shim may exist and not run; `make PYTHON=python3.11` chooses.
 PYTHON ?= $(firstword $(foreach name,$(PYTHONS),$(shell $(name) -c "print('$(name)')" 2>/dev/null)) python3)
@@ -10,7 +10,7 @@ MODEL ?= shapes-wan
 MODEL_TESTS := tests/nag tests/pipelines
 CLUSTER_TESTS = $(shell grep -rl --include='test_*.py' 'mark\.cluster' tests)
 
-.PHONY: help install demo cluster-demo test test-models test-cluster test-farm types slow check chaos strikes docs format shapes distill evaluate bench wheel clean
+.PHONY: help install demo cluster-demo test test-models test-cluster test-farm types slow check chaos strikes docs format shapes shapes-images distill evaluate bench wheel clean
 
 help:  ## say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -73,10 +73,16 @@ format: install  ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-shapes: install  ## train MODEL: shapes-wan, shapes-ltx (about two hours on two idle cores), shapes-wan-i2v from shapes-wan
+shapes: install  ## train MODEL: shapes-wan, shapes-ltx (three hours on two idle cores; with LoRA), shapes-wan-i2v from shapes-wan
 	$(BIN)/python -m pipelines.shapes.training.train $(MODEL) --output build/$(MODEL)
+ifneq ($(MODEL),shapes-wan-i2v)
+	$(BIN)/python -m pipelines.shapes.training.distill $(MODEL) --weights build/$(MODEL) --output build/$(MODEL)-4step
+endif
 
-distill: install  ## distil the packaged MODEL into a LoRA for four steps (about ten minutes)
+shapes-images: install  ## train the three image models and their LoRAs (about two hours on a core)
+	$(BIN)/python -m pipelines.shapes.training.images.train --output build/images
+
+distill: install  ## distil the packaged MODEL into a LoRA for four steps (a quarter of an hour)
 	$(BIN)/python -m pipelines.shapes.training.distill $(MODEL) --output build/$(MODEL)-4step
 
 evaluate: install  ## measure MODEL, and NAG on it

@@ -35,6 +35,7 @@ from pipelines.shapes.training.running.compute import Compute
 from pipelines.shapes.training.running.pace import Budget
 from pipelines.shapes.training.running.stage import Running
 from pipelines.shapes.training.running.training_log import TrainingLog, plot_losses
+from pipelines.shapes.training.saved_folder import forget_paths
 from pipelines.shapes.training.text import (
     TextEncoder,
     TextTraining,
@@ -168,6 +169,7 @@ def main() -> None:
             model, folder, latents_path, course, parts, running(course.name)
         )
     model.assemble(tokenizer, text_encoder, autoencoder, transformer).save_pretrained(output)
+    forget_paths(output)
     plot_losses(log.path, output / "loss.png")
     print(f"saved {output}")
 

@@ -8,7 +8,6 @@ goes on where it was.
 """
 
 import argparse
-import json
 import os
 import shutil
 from copy import deepcopy
@@ -43,7 +42,8 @@ from pipelines.shapes.training.images.text import (
 )
 from pipelines.shapes.training.posterior import Posterior
 from pipelines.shapes.training.running.stage import Running
-from pipelines.shapes.training.running.training_log import TrainingLog
+from pipelines.shapes.training.running.training_log import TrainingLog, plot_losses
+from pipelines.shapes.training.saved_folder import forget_paths
 
 NUM_CAPTIONS, CAPTIONS_SEED = 8_000, 7  # the pool that captions are drawn from
 SEED = 0  # untrained weights
@@ -109,14 +109,6 @@ def caption_pool(model: ImageModel, pipeline: Any) -> Captions:
     return draw_captions(model, pipeline, NUM_CAPTIONS, CAPTIONS_SEED)
 
 
-def forget_paths(folder: Path) -> None:
-    """Delete the paths of this machine that a saved pipeline notes in its configurations."""
-    for path in [*folder.rglob("config.json"), *folder.rglob("model_index.json")]:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content.pop("_name_or_path", None) is not None:
-            path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
 def model_stage(
     model: ImageModel,
     output: Path,
@@ -132,6 +124,7 @@ def model_stage(
         pipeline.to(torch.float16).save_pretrained(folder)
         forget_paths(folder)
         shutil.copy(cache / f"{model.name}.csv", folder / "train_log.csv")
+        plot_losses(folder / "train_log.csv", folder / "loss.png")
     folder_of_lora = output / f"{model.name}-4step"
     if not (folder_of_lora / LORA_FILE).exists():
         student = model.pipeline_class.from_pretrained(folder, dtype=torch.float32)
@@ -140,6 +133,7 @@ def model_stage(
         distillation = ImageDistillation(ROLLOUTS[model.name])
         distil(distillation, model, student, captions, posterior, log.log_step)
         save_lora(model, student, folder_of_lora)
+        plot_losses(log.path, folder_of_lora / "loss.png")
 
 
 def main() -> None:

@@ -39,7 +39,7 @@ class TrainingLog:
 
 
 def plot_losses(log_path: Path, plot_path: Path) -> None:
-    """Plot loss over steps, one panel a stage, on a logarithmic axis."""
+    """Plot loss over steps, one panel a stage, on a logarithmic axis; an empty log has no plot."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -48,6 +48,8 @@ def plot_losses(log_path: Path, plot_path: Path) -> None:
     with log_path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     stages = list(dict.fromkeys(row["stage"] for row in rows))
+    if not stages:
+        return
     figure, axes = pyplot.subplots(1, len(stages), figsize=(5 * len(stages), 3.5), squeeze=False)
     for axis, stage in zip(axes[0], stages, strict=True):
         points = [(int(row["step"]), float(row["loss"])) for row in rows if row["stage"] == stage]
