@@ -1,5 +1,6 @@
 """The figures of a cell, from judged clips whose figures are known."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -120,7 +121,7 @@ def test_a_collapse_to_one_colour_shows_in_the_share_of_the_commonest() -> None:
     colours = ("red", "green", "blue", "yellow", "purple", "cyan")
     answers = {task.key: judged_as(task) for task in tasks}
 
-    def commonest(shown: dict[tuple[str, str, str, int], str | None]) -> float:
+    def commonest(shown: Mapping[tuple[str, str, str, int], str | None]) -> float:
         ours = {
             key: replace(judged, verdict=replace(judged.verdict, colour=shown[key]))
             for key, judged in answers.items()
