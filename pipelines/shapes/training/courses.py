@@ -88,6 +88,18 @@ COURSES: dict[str, tuple[DenoiserTraining, ...]] = {
             shape_weight=6.0,
             own_share=0.5,
         ),
+        DenoiserTraining(
+            name="lattice, exact answers, shorter",
+            anywhere=False,
+            num_steps=1000,
+            num_clips=None,
+            learning_rate=6e-4,
+            flow_shift=5.0,
+            seed=12,
+            muon_learning_rate=2.5e-3,
+            shape_weight=6.0,
+            own_share=0.75,
+        ),
     ),
     "shapes-ltx": (
         DenoiserTraining(

@@ -216,14 +216,17 @@ def velocity(
     return flow_BLC.transpose(1, 2).unflatten(2, (num_frames, height, width))
 
 
-def assemble(tokenizer: Any, text_encoder: Any, autoencoder: Any, transformer: Any) -> LTXPipeline:
-    scheduler = FlowMatchEulerDiscreteScheduler(
+def build_scheduler() -> FlowMatchEulerDiscreteScheduler:
+    return FlowMatchEulerDiscreteScheduler(
         num_train_timesteps=NUM_TRAIN_TIMESTEPS, shift=SAMPLING_FLOW_SHIFT
     )
+
+
+def assemble(tokenizer: Any, text_encoder: Any, autoencoder: Any, transformer: Any) -> LTXPipeline:
     return LTXPipeline(
         tokenizer=tokenizer,
         text_encoder=text_encoder,
         vae=autoencoder,
-        scheduler=scheduler,
+        scheduler=build_scheduler(),
         transformer=transformer,
     )

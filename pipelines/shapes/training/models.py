@@ -36,6 +36,7 @@ class ShapesModel:
     training_latents: Callable[[Any, list[ShapesClip]], torch.Tensor]
     build_transformer: Callable[[int], Any]
     velocity: Callable[[Any, torch.Tensor, torch.Tensor, EncodedCaptions], torch.Tensor]
+    build_scheduler: Callable[[], Any]
     assemble: Callable[[Any, Any, Any, Any], Any]
     base: str | None = None
 
@@ -68,6 +69,7 @@ def _model(
         training_latents=parts.training_latents,
         build_transformer=parts.build_transformer,
         velocity=parts.velocity,
+        build_scheduler=parts.build_scheduler,
         assemble=parts.assemble,
         base=getattr(parts, "BASE", None),
     )

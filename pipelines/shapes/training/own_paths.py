@@ -8,7 +8,7 @@ Shape suffixes: B clips, C latent channels, F latent frames, H and W latent cell
 """
 
 from collections.abc import Callable
-from itertools import pairwise
+from typing import Any
 
 import torch
 
@@ -16,11 +16,11 @@ from pipelines.shapes.captions import caption
 from pipelines.shapes.training.posterior import Posterior
 from pipelines.shapes.training.state_store import State, StateStore
 from pipelines.shapes.training.text import EncodedCaptions, attribute_targets
+from pipelines.shapes.training.trajectory import trajectory
 from pipelines.shapes.world import sample_clip
 
 NUM_STEPS = (4, 8, 8, 12, 25)  # lengths of paths, drawn evenly
 GUIDANCE_SCALES = (1.0, 3.0)
-FLOW_SHIFT = 3.0
 
 # From states (B, C, F, H, W), sigmas (B,) and captions.
 Flow = Callable[[torch.Tensor, torch.Tensor, EncodedCaptions], torch.Tensor]
@@ -32,6 +32,7 @@ class OwnPaths(StateStore):
     Args:
         flow: the model that learns.
         encode: function from captions to their tokens.
+        scheduler: the sampler of the model's pipeline.
         latent_shape: (C, F, H, W).
         num_clips: clips that are rendered at once.
     """
@@ -41,13 +42,15 @@ class OwnPaths(StateStore):
         flow: Flow,
         encode: Callable[[list[str]], EncodedCaptions],
         posterior: Posterior,
+        scheduler: Any,
         latent_shape: tuple[int, ...],
         num_clips: int,
         generator: torch.Generator,
     ) -> None:
         super().__init__(generator)
         self._flow, self._encode, self._posterior = flow, encode, posterior
-        self._latent_shape, self._num_clips = latent_shape, num_clips
+        self._scheduler, self._latent_shape = scheduler, latent_shape
+        self._num_clips = num_clips
 
     @torch.no_grad()
     def _render(self) -> list[State]:
@@ -55,18 +58,20 @@ class OwnPaths(StateStore):
         captions = [caption(clip, self.generator) for clip in clips]
         allowed_BN = self._posterior.allowed(attribute_targets(clips, captions))
         text, empty = self._encode(captions), self._encode([""] * len(clips))
-        num_steps, guidance_scale = self.draw(NUM_STEPS), self.draw(GUIDANCE_SCALES)
-        even = torch.linspace(1, 0, num_steps + 1)
-        sigmas = FLOW_SHIFT * even / (1 + (FLOW_SHIFT - 1) * even)
-        latents = torch.randn(len(clips), *self._latent_shape, generator=self.generator)
-        latents = latents.to(text.embeds.device)
-        states: list[State] = []
-        for sigma, next_sigma in pairwise(sigmas):
-            sigmas_B = sigma.expand(len(clips)).to(latents.device)
-            states += map(State, latents, sigmas_B, captions, allowed_BN)
-            flow = self._flow(latents, sigmas_B, text)
-            if guidance_scale != 1:
-                unprompted = self._flow(latents, sigmas_B, empty)
-                flow = unprompted + guidance_scale * (flow - unprompted)
-            latents = latents + (next_sigma - sigma) * flow
-        return states
+        guidance_scale = self.draw(GUIDANCE_SCALES)
+
+        def flow(states: torch.Tensor, sigmas_B: torch.Tensor) -> torch.Tensor:
+            prompted = self._flow(states, sigmas_B, text)
+            if guidance_scale == 1:
+                return prompted
+            unprompted = self._flow(states, sigmas_B, empty)
+            return unprompted + guidance_scale * (prompted - unprompted)
+
+        noise = torch.randn(len(clips), *self._latent_shape, generator=self.generator)
+        noise = noise.to(text.embeds.device)
+        passed, _ = trajectory(self._scheduler, flow, noise, self.draw(NUM_STEPS))
+        return [
+            state
+            for latents, sigmas_B in passed
+            for state in map(State, latents, sigmas_B, captions, allowed_BN)
+        ]

@@ -3,12 +3,7 @@
 Shape suffixes: B clips, C latent channels, F latent frames, H and W latent cells, N members.
 """
 
-from collections.abc import Callable
-from copy import deepcopy
-from typing import Any
-
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler
 
 from pipelines.shapes.captions import caption
 from pipelines.shapes.training.negatives import draw_negatives
@@ -16,29 +11,8 @@ from pipelines.shapes.training.posterior import Posterior
 from pipelines.shapes.training.state_store import State, StateStore
 from pipelines.shapes.training.student import Student
 from pipelines.shapes.training.text import attribute_targets
+from pipelines.shapes.training.trajectory import trajectory
 from pipelines.shapes.world import sample_clip
-
-# From states (B, C, F, H, W) and sigmas (B,).
-Flow = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-
-
-def trajectory(
-    scheduler: Any, flow: Flow, noise_BCFHW: torch.Tensor, num_steps: int
-) -> tuple[list[tuple[torch.Tensor, torch.Tensor]], torch.Tensor]:
-    """Return the states and sigmas (B,) that a sampler passes, and its end."""
-    sampler = deepcopy(scheduler)
-    if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):  # as LTXPipeline does
-        sampler.set_timesteps(sigmas=torch.linspace(1, 1 / num_steps, num_steps).tolist())
-    else:
-        sampler.set_timesteps(num_steps)
-    states: list[tuple[torch.Tensor, torch.Tensor]] = []
-    latents = noise_BCFHW
-    # UniPC rounds its sigmas to the timesteps, and the model gets these as its time.
-    for timestep in sampler.timesteps:
-        sigmas = (timestep / sampler.config.num_train_timesteps).expand(len(noise_BCFHW)).clone()
-        states.append((latents, sigmas.to(latents.device)))
-        latents = sampler.step(flow(*states[-1]), timestep, latents, return_dict=False)[0]
-    return states, latents
 
 
 class Rollouts(StateStore):

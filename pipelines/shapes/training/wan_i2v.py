@@ -8,7 +8,12 @@ the text-to-video model. Autoencoder, tokenizer and text encoder are those of sh
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKLWan, WanImageToVideoPipeline, WanTransformer3DModel
+from diffusers import (
+    AutoencoderKLWan,
+    UniPCMultistepScheduler,
+    WanImageToVideoPipeline,
+    WanTransformer3DModel,
+)
 
 from pipelines.catalog.files.sources import PACKAGED_WEIGHTS
 from pipelines.shapes.latents import encode_clips
@@ -52,6 +57,10 @@ def widen(transformer: WanTransformer3DModel) -> WanTransformer3DModel:
     return wide
 
 
+def build_scheduler() -> UniPCMultistepScheduler:
+    return wan.build_scheduler()
+
+
 def assemble(
     tokenizer: Any, text_encoder: Any, autoencoder: Any, transformer: Any
 ) -> WanImageToVideoPipeline:
@@ -61,6 +70,6 @@ def assemble(
         tokenizer=tokenizer,
         text_encoder=text_encoder,
         vae=autoencoder,
-        scheduler=wan.build_scheduler(),
+        scheduler=build_scheduler(),
         transformer=transformer.half(),
     )

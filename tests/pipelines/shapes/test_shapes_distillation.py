@@ -18,11 +18,11 @@ from pipelines.shapes.training.distill import learn
 from pipelines.shapes.training.models import MODELS
 from pipelines.shapes.training.negatives import draw_negatives
 from pipelines.shapes.training.posterior import Posterior
-from pipelines.shapes.training.rollouts import trajectory
 from pipelines.shapes.training.running.compute import ON_CPU
 from pipelines.shapes.training.running.stage import Running
 from pipelines.shapes.training.student import Distillation, EveryCall, Student
 from pipelines.shapes.training.text import MAX_TOKENS, attribute_targets, encode_captions
+from pipelines.shapes.training.trajectory import trajectory
 from pipelines.shapes.world import FPS, NUM_FRAMES, SIZE_PX, ShapesClip, all_clips, sample_clip
 
 WORDS = "a red circle moving left"
