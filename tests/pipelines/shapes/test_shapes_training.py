@@ -131,7 +131,7 @@ def test_a_lesson_leads_each_state_to_what_its_caption_allows(posterior: Posteri
         assert len(batch.captions) == len(batch.states) == 32
         assert_close(batch.weights.flatten(1).mean(1), batch.sigmas.square())
         ends = batch.states - batch.sigmas.view(-1, 1, 1, 1, 1) * batch.flows
-        for row in (batch.sigmas < 0.6).nonzero().flatten().tolist():
+        for row in (batch.sigmas < 0.4).nonzero().flatten().tolist():
             distances_N = (posterior.members - ends[row]).flatten(1).norm(dim=1)
             clip = all_clips()[int(distances_N.argmin())]
             words = batch.captions[row].lower().replace(",", "").split()
