@@ -40,7 +40,8 @@ class DenoiserTraining:
 
 # Wan: the first course teaches colours, places and motion; the second teaches sharp shapes of the
 # world; the third teaches the longest captions, and more of the second. LTX learns the world itself
-# from the beginning; its later courses weigh the shapes more.
+# from the beginning; its later courses weigh the shapes more. The last course of both learns exact
+# answers.
 COURSES: dict[str, tuple[DenoiserTraining, ...]] = {
     "shapes-wan": (
         DenoiserTraining(
@@ -87,18 +88,6 @@ COURSES: dict[str, tuple[DenoiserTraining, ...]] = {
             muon_learning_rate=4e-3,
             shape_weight=6.0,
             own_share=0.5,
-        ),
-        DenoiserTraining(
-            name="lattice, exact answers, shorter",
-            anywhere=False,
-            num_steps=1000,
-            num_clips=None,
-            learning_rate=6e-4,
-            flow_shift=5.0,
-            seed=12,
-            muon_learning_rate=2.5e-3,
-            shape_weight=6.0,
-            own_share=0.75,
         ),
     ),
     "shapes-ltx": (

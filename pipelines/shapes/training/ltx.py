@@ -9,6 +9,7 @@ latents.
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -41,6 +42,17 @@ DECODER_TRAINING = AutoencoderTraining(
     batch_size=12,
     fan_in=1728,
 )
+# the first one draws a sixth of all circles as squares
+LONGER_DECODER_TRAINING = AutoencoderTraining(
+    stage="decoder, longer",
+    num_steps=3000,
+    full_share=0.1,
+    learning_rate=6e-4,
+    batch_size=12,
+    fan_in=1728,
+    max_learning_rate=1.5e-3,
+    seed=1,
+)
 ENCODER_TRAINING = AutoencoderTraining(
     stage="encoder",
     num_steps=1200,
@@ -49,7 +61,7 @@ ENCODER_TRAINING = AutoencoderTraining(
     batch_size=4,
     fan_in=1728,
 )
-DECODER_SHARE = 0.6  # share of a budget of time
+SHARES = (0.3, 0.4, 0.3)  # of a budget of time: decoder, decoder longer, encoder
 NUM_AUTOENCODER_CLIPS = 3000
 MAX_LATENT_NOISE = 0.1  # makes the decoder robust to inexact latents
 WINDOW_CELLS = 2  # height and width of the decoder's crops
@@ -92,9 +104,11 @@ def train_autoencoder(running: Running) -> AutoencoderKLLTXVideo:
     videos_NCTHW = render_uint8(clips).to(device)
     latents_NCFHW = taught_latents(clips, device).to(device)
 
-    def decoder_loss(progress: float) -> tuple[torch.Tensor, torch.Tensor]:
-        is_full = DECODER_TRAINING.is_full(progress)
-        num_clips = DECODER_TRAINING.batch_size * factor // (3 if is_full else 1)
+    def decoder_loss(
+        training: AutoencoderTraining, progress: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        is_full = training.is_full(progress)
+        num_clips = training.batch_size * factor // (3 if is_full else 1)
         rows = torch.randint(len(clips), (num_clips,), generator=generator).tolist()
         windows = [Window() if is_full else window_at_shape(clips[row], generator) for row in rows]
         pairs = list(zip(rows, windows, strict=True))
@@ -115,9 +129,10 @@ def train_autoencoder(running: Running) -> AutoencoderKLLTXVideo:
         miss = functional.mse_loss(encoded.latent_dist.mean, latents_NCFHW[rows])
         return miss + 0.01 * (encoded.latent_dist.logvar - POSTERIOR_LOGVAR).square().mean(), miss
 
-    decoder, encoder = (_timed(running, share) for share in (DECODER_SHARE, 1 - DECODER_SHARE))
-    fit(DECODER_TRAINING, autoencoder.decoder, decoder_loss, generator, decoder)
-    fit(ENCODER_TRAINING, autoencoder.encoder, encoder_loss, generator, encoder)
+    first, longer, last = (_timed(running, share) for share in SHARES)
+    for training, timed in ((DECODER_TRAINING, first), (LONGER_DECODER_TRAINING, longer)):
+        fit(training, autoencoder.decoder, partial(decoder_loss, training), generator, timed)
+    fit(ENCODER_TRAINING, autoencoder.encoder, encoder_loss, generator, last)
     return autoencoder.cpu().eval()
 
 
