@@ -145,12 +145,13 @@ def test_a_setting_leaves_out_values_equal_to_the_models_yaml() -> None:
     }  # fmt: skip
 
 
-def test_cfg_has_a_scale_also_for_a_distilled_model() -> None:
+def test_cfg_has_a_scale_also_for_a_model_of_one_pass() -> None:
     from dataclasses import replace
 
-    distilled = replace(MODEL, method="nag", sampling=replace(MODEL.sampling, guidance_scale=1.0))
-    assert dict(method_fields(distilled, "cfg"))["guidance_scale"] == DEFAULT_CFG_SCALE
-    assert method_fields(MODEL, "cfg") == (("method", "cfg"),)
+    assert MODEL.sampling.guidance_scale == 1
+    assert dict(method_fields(MODEL, "cfg"))["guidance_scale"] == DEFAULT_CFG_SCALE
+    with_scale = replace(MODEL, sampling=replace(MODEL.sampling, guidance_scale=3.0))
+    assert method_fields(with_scale, "cfg") == (("method", "cfg"),)
 
 
 def test_a_default_model_may_be_missing_and_a_named_one_may_not(tmp_path: Path) -> None:

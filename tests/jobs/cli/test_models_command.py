@@ -153,7 +153,7 @@ def test_the_long_tables_have_the_facts_of_each_model_and_fit_into_a_terminal(
     assert max(map(len, clips)) <= 140
     assert faults[-1].startswith("a machine that only plans")
     for table, facts in (
-        (clips, ("here", "text", "no", "64x64x17, 8 fps", "cfg+nag")),
+        (clips, ("here", "text", "no", "64x64x17, 8 fps", "nag")),
         (weights, ("48", "4n+1, 16x16", "none", "Apache-2.0", "WanPipeline",
                    str(PACKAGED_WEIGHTS / "shapes-wan"))),
     ):  # fmt: skip
