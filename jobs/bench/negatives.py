@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import cast
 
 from jobs.bench.design.blocks import Block, Setting, interleaved_tasks
-from jobs.bench.design.options import DEFAULT_CFG_SCALE, BenchOptions
+from jobs.bench.design.options import BenchOptions, cfg_scale
 from jobs.bench.measuring.judge_error import KindError
 from jobs.bench.measuring.results import POOLED, Row
 from jobs.bench.measuring.targets import check_targets
@@ -62,7 +62,7 @@ def method_settings(config: ModelConfig, methods: Iterable[str]) -> tuple[Settin
 def method_fields(config: ModelConfig, method: str) -> tuple[tuple[str, str | float], ...]:
     """Return a method's manifest fields. CFG gets a scale even if the model's YAML has none."""
     if method in ("cfg", "cfg+nag") and config.sampling.guidance_scale == 1:
-        return ("method", method), ("guidance_scale", DEFAULT_CFG_SCALE)
+        return ("method", method), ("guidance_scale", cfg_scale(config))
     return (("method", method),)
 
 

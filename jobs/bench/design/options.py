@@ -33,8 +33,9 @@ QUICK_SLICES = ("norm", PRECISION)
 MAX_FEW_STEPS = 4  # a model with so few default steps was distilled for them
 # the main number of steps first, then those of the curve
 FEW_STEPS, MANY_STEPS = (4, 1, 2, 8), (25, 4, 8)
-# for distilled models, whose YAML says 1: the scale with the mildest loss in the sweep
-DEFAULT_CFG_SCALE = 2.0
+# For models whose YAML says 1: the usual strength, and for distilled models the scale with the
+# mildest loss in the sweep.
+USUAL_CFG_SCALE, DISTILLED_CFG_SCALE = 3.0, 2.0
 CLIP_SHAPE = (17, 64, 64)  # the only frames, height and width that the judge reads
 
 
@@ -114,6 +115,15 @@ class BenchOptions:
         if self.steps:
             return self.steps
         return FEW_STEPS if config.sampling.num_inference_steps <= MAX_FEW_STEPS else MANY_STEPS
+
+
+def cfg_scale(config: ModelConfig) -> float:
+    """Return the scale of classifier-free guidance that a model is compared at."""
+    sampling = config.sampling
+    if sampling.guidance_scale > 1:
+        return sampling.guidance_scale
+    is_distilled = sampling.num_inference_steps <= MAX_FEW_STEPS
+    return DISTILLED_CFG_SCALE if is_distilled else USUAL_CFG_SCALE
 
 
 def find_models(

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from jobs.bench.design.blocks import PLAIN, Setting
-from jobs.bench.design.options import DEFAULT_CFG_SCALE, PRECISION, SLICE_NAMES
+from jobs.bench.design.options import PRECISION, SLICE_NAMES, cfg_scale
 from nag.params import NagParams
 from pipelines.catalog.model_config import ModelConfig
 
@@ -106,9 +106,8 @@ def sweep_settings(
 
 def _defaults(config: ModelConfig) -> dict[str, str | float]:
     nag, vsf, nasa = config.nag, config.vsf, config.nasa
-    scale = config.sampling.guidance_scale
     return {
-        "guidance_scale": scale if scale > 1 else DEFAULT_CFG_SCALE,
+        "guidance_scale": cfg_scale(config),
         "nag_scale": nag.nag_scale,
         "nag_tau": nag.nag_tau,
         "nag_alpha": nag.nag_alpha,

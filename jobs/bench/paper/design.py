@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from jobs.bench.design.options import DEFAULT_CFG_SCALE, METHODS
+from jobs.bench.design.options import METHODS, cfg_scale
 from jobs.errors import RefusedError
 from jobs.manifest.field_values import MAX_NAME_CHARACTERS
 from jobs.manifest.tables.meta import META, UNWANTED
@@ -150,8 +150,7 @@ def plan_clips(
                 "negative_prompt": "" if is_plain else negative,
             }
             if setting.method.startswith("cfg"):
-                own = configs[setting.model].sampling.guidance_scale
-                row["guidance_scale"] = own if own > 1 else DEFAULT_CFG_SCALE
+                row["guidance_scale"] = cfg_scale(configs[setting.model])
             yield PlannedClip(setting, name, row)
 
 

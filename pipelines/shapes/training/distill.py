@@ -2,20 +2,24 @@
 
 `python -m pipelines.shapes.training.distill MODEL --output FOLDER`
 
-The student learns the exact answers (`posterior`) at the states that its own few-step paths pass.
-In the first steps an answer is a mean that leaves open what the caption leaves open; in the last it
-is one member of the world. In every second update NAG is on. Then the answer is the mean of the
-members that the caption allows and that show nothing of what the negative prompt names.
+The student learns two things on its own few-step paths. Before anything is decided (above
+`UNDECIDED_SIGMA`) it learns the exact answer (`posterior`): a mean that leaves open what the
+caption leaves open. Later it learns to go straight to its own end, snapped: the nearest member of
+the world that the caption allows. So it commits itself, and few steps suffice.
+
+In every second update NAG is on. Then a member is allowed that the caption allows and that shows
+nothing of what the negative prompt names.
 """
 
 import argparse
 from pathlib import Path
+from typing import cast
 
 import torch
 
 from pipelines.catalog.files.sources import PACKAGED_WEIGHTS
 from pipelines.shapes.training.kept_latents import kept_latents
-from pipelines.shapes.training.lesson import exact_flows
+from pipelines.shapes.training.lesson import cell_weights
 from pipelines.shapes.training.models import MODELS
 from pipelines.shapes.training.posterior import Posterior
 from pipelines.shapes.training.rollouts import Rollouts
@@ -27,6 +31,7 @@ from pipelines.shapes.training.student import Distillation, Student
 from pipelines.shapes.world import all_clips
 
 STAGE = "distillation"
+UNDECIDED_SIGMA = 0.95  # the first of four steps lies above it
 
 
 def learn(student: Student, posterior: Posterior, running: Running) -> None:
@@ -40,17 +45,21 @@ def learn(student: Student, posterior: Posterior, running: Running) -> None:
         states = (guided if is_guided else plain).take(student.batch_size)
         latents_BCFHW = torch.stack([state.latents for state in states])
         sigmas_B = torch.stack([state.sigma for state in states])
-        flows_BCFHW, weights = exact_flows(
-            posterior,
-            latents_BCFHW,
-            sigmas_B,
-            torch.stack([state.allowed for state in states]),
-            distillation.shape_weight,
-        )
+        goals_B = torch.stack([cast("torch.Tensor", state.goal) for state in states])
+        allowed_BN = torch.stack([state.allowed for state in states])
+        ends_BCFHW = posterior.members[goals_B]
+        weights = cell_weights(ends_BCFHW, distillation.shape_weight)
+        is_undecided_B = sigmas_B > UNDECIDED_SIGMA
+        ends_BCFHW[is_undecided_B] = posterior(
+            latents_BCFHW[is_undecided_B], sigmas_B[is_undecided_B], allowed_BN[is_undecided_B]
+        ).mean
+        level = sigmas_B.view(-1, 1, 1, 1, 1)
+        flows_BCFHW = (latents_BCFHW - ends_BCFHW) / level
         text = student.encode([state.caption for state in states])
         with student.guided([state.negative for state in states] if is_guided else None):
             error_BCFHW = student.flow(latents_BCFHW, sigmas_B, text) - flows_BCFHW
-            loss = (error_BCFHW.square() * weights).mean()
+            # the error of the ends: that of the flow has no bound where sigma is small
+            loss = ((level * error_BCFHW).square() * weights).mean()
             student.update(loss)  # inside the `with`: leaving it changes the strengths in place
         step.log(loss.item())
 

@@ -39,14 +39,16 @@ class Rollouts(StateStore):
         noise = torch.randn(len(clips), *student.model.latent_shape, generator=generator)
         text = student.encode(captions)
         with student.guided(negatives if self._has_negative else None):
-            passed, _ = trajectory(
+            passed, ends = trajectory(
                 student.scheduler,
                 lambda states, sigmas: student.flow(states, sigmas, text),
                 noise.to(student.device),
                 self.draw(student.distillation.rollout_steps),
             )
+        # at a sigma of 0 the answer is the nearest member that the texts allow
+        goals_B = self._posterior(ends, torch.zeros_like(passed[0][1]), allowed_BN).likeliest
         return [
             state
             for latents, sigmas_B in passed
-            for state in map(State, latents, sigmas_B, captions, allowed_BN, negatives)
+            for state in map(State, latents, sigmas_B, captions, allowed_BN, negatives, goals_B)
         ]

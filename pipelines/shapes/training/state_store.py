@@ -8,13 +8,18 @@ Option = TypeVar("Option")
 
 
 class State(NamedTuple):
-    """A noisy clip, with the caption that it is to follow and the negative prompt to avoid."""
+    """A noisy clip, with the caption that it is to follow and the negative prompt to avoid.
+
+    Args:
+        goal: the member of the world that its path shall end at, or None if that is open.
+    """
 
     latents: torch.Tensor  # (C, F, H, W)
     sigma: torch.Tensor  # ()
     caption: str
     allowed: torch.Tensor  # (N,) bool, the members that the texts allow
     negative: str = ""
+    goal: torch.Tensor | None = None  # ()
 
 
 class StateStore:

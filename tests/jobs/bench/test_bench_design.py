@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from jobs.bench.design.blocks import planned_clips, write_design
-from jobs.bench.design.options import DEFAULT_CFG_SCALE, STANDARD, BenchOptions, Sizes, find_models
+from jobs.bench.design.options import STANDARD, BenchOptions, Sizes, cfg_scale, find_models
 from jobs.bench.design.slices import SLICES, Slice, numbers_axis, slice_setting, sweep_settings
 from jobs.bench.negatives import method_fields, negatives_blocks
 from jobs.bench.parameters import parameters_blocks
@@ -149,7 +149,8 @@ def test_cfg_has_a_scale_also_for_a_model_of_one_pass() -> None:
     from dataclasses import replace
 
     assert MODEL.sampling.guidance_scale == 1
-    assert dict(method_fields(MODEL, "cfg"))["guidance_scale"] == DEFAULT_CFG_SCALE
+    assert dict(method_fields(MODEL, "cfg"))["guidance_scale"] == cfg_scale(MODEL) == 3
+    assert cfg_scale(ModelCatalog().config("shapes-wan-4step")) == 2
     with_scale = replace(MODEL, sampling=replace(MODEL.sampling, guidance_scale=3.0))
     assert method_fields(with_scale, "cfg") == (("method", "cfg"),)
 
