@@ -7,7 +7,7 @@ The student learns two things on its own few-step paths. Before anything is deci
 caption leaves open. Later it learns to go straight to its own end, snapped: the nearest member of
 the world that the caption allows. So it commits itself, and few steps suffice.
 
-In every second update NAG is on. Then a member is allowed that the caption allows and that shows
+In a share of the updates NAG is on. Then a member is allowed that the caption allows and that shows
 nothing of what the negative prompt names.
 """
 
@@ -27,21 +27,27 @@ from pipelines.shapes.training.running.compute import Compute
 from pipelines.shapes.training.running.pace import Budget
 from pipelines.shapes.training.running.stage import Running
 from pipelines.shapes.training.running.training_log import TrainingLog, plot_losses
-from pipelines.shapes.training.student import Distillation, Student
-from pipelines.shapes.world import all_clips
+from pipelines.shapes.training.student import DISTILLATIONS, Student
+from pipelines.shapes.world import ShapesClip, all_clips
 
-STAGE = "distillation"
 UNDECIDED_SIGMA = 0.95  # the first of four steps lies above it
 
 
-def learn(student: Student, posterior: Posterior, running: Running) -> None:
-    """Train the LoRA of a student; every second update has NAG on."""
+def learn(
+    student: Student, posterior: Posterior, clips: list[ShapesClip], running: Running
+) -> None:
+    """Train the LoRA of a student for its course.
+
+    Args:
+        clips: the members of the world, in the order of the posterior.
+    """
     distillation = student.distillation
     plain, guided = (
-        Rollouts(student, posterior, has_negative=has_negative) for has_negative in (False, True)
+        Rollouts(student, posterior, clips, has_negative=has_negative)
+        for has_negative in (False, True)
     )
-    for step in running.steps(STAGE, distillation.num_steps, student.learning):
-        is_guided = step.number % 2 == 1
+    for step in running.steps(distillation.name, distillation.num_steps, student.learning):
+        is_guided = float(torch.rand((), generator=student.generator)) < distillation.guided_share
         states = (guided if is_guided else plain).take(student.batch_size)
         latents_BCFHW = torch.stack([state.latents for state in states])
         sigmas_B = torch.stack([state.sigma for state in states])
@@ -62,6 +68,7 @@ def learn(student: Student, posterior: Posterior, running: Running) -> None:
             loss = ((level * error_BCFHW).square() * weights).mean()
             student.update(loss)  # inside the `with`: leaving it changes the strengths in place
         step.log(loss.item())
+    student.end()
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -102,10 +109,14 @@ def main() -> None:
     latents_path = cache / "latents-lattice-all.safetensors"
     latents = kept_latents(model, latents_path, pipeline.vae, clips, compute)
     posterior = Posterior(latents.to(compute.device), clips)
-    student = Student(model, pipeline, Distillation(), compute)
+    student = Student(model, pipeline, DISTILLATIONS[0], compute)
     log = TrainingLog(output / "train_log.csv")
-    seconds = Budget(arguments.minutes, {STAGE: 1.0}).seconds_for(STAGE)
-    learn(student, posterior, Running(log.log_step, compute, seconds, cache / "checkpoints"))
+    budget = Budget(arguments.minutes, {course.name: course.num_steps for course in DISTILLATIONS})
+    for course in DISTILLATIONS:
+        student.begin(course)
+        seconds = budget.seconds_for(course.name)
+        running = Running(log.log_step, compute, seconds, cache / "checkpoints")
+        learn(student, posterior, clips, running)
     student.save(output)
     plot_losses(log.path, output / "loss.png")
     print(f"saved {output}")

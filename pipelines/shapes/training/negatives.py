@@ -9,31 +9,41 @@ import torch
 
 from pipelines.shapes.captions import phrase
 from pipelines.shapes.training.posterior import Posterior
-from pipelines.shapes.world import ATTRIBUTES
+from pipelines.shapes.world import ATTRIBUTES, ShapesClip
+
+TELLING_SHARE = 0.75  # of the open attributes: avoid what the clip would show
 
 
 def draw_negatives(
-    posterior: Posterior, named: Mapping[str, torch.Tensor], generator: torch.Generator
+    posterior: Posterior,
+    named: Mapping[str, torch.Tensor],
+    plain_ends: list[ShapesClip],
+    generator: torch.Generator,
 ) -> tuple[list[str], torch.Tensor]:
-    """Draw a value to avoid for each caption: any value of an attribute that it leaves open.
+    """Draw a value to avoid for each caption.
 
-    If the drawn attribute is named, another value of it is avoided, which changes nothing. So no
-    pair of prompts asks for what it forbids: that has no right answer.
+    If the caption leaves the drawn attribute open, it is mostly the value that the clip would show
+    without a negative prompt: another one changes little, and teaches little. If the caption names
+    the attribute, it is another value, which changes nothing. So no pair of prompts asks for what
+    it forbids: that has no right answer.
 
     Args:
         named: the class (B,) of each attribute; the class after the last leaves it open.
+        plain_ends: the clips without a negative prompt.
 
     Returns:
         The negative prompts, and the members that show none of what they name, (B, N) bool.
     """
-    num_clips = len(next(iter(named.values())))
     words: list[str] = []
-    avoided = {name: torch.empty(num_clips, dtype=torch.long) for name in ATTRIBUTES}
-    for row in range(num_clips):
+    avoided = {name: torch.empty(len(plain_ends), dtype=torch.long) for name in ATTRIBUTES}
+    for row, end in enumerate(plain_ends):
         chosen = list(ATTRIBUTES)[_draw(len(ATTRIBUTES), generator)]
-        values = ATTRIBUTES[chosen]
-        options = [index for index in range(len(values)) if index != int(named[chosen][row])]
+        values, class_named = ATTRIBUTES[chosen], int(named[chosen][row])
+        options = [index for index in range(len(values)) if index != class_named]
         index = options[_draw(len(options), generator)]
+        is_telling = torch.rand((), generator=generator) < TELLING_SHARE
+        if class_named == len(values) and is_telling:
+            index = values.index(getattr(end, chosen))
         words.append(phrase(chosen, values[index]))
         for name, classes_B in avoided.items():
             classes_B[row] = index if name == chosen else len(ATTRIBUTES[name])

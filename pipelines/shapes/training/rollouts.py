@@ -10,21 +10,30 @@ from pipelines.shapes.training.negatives import draw_negatives
 from pipelines.shapes.training.posterior import Posterior
 from pipelines.shapes.training.state_store import State, StateStore
 from pipelines.shapes.training.student import Student
-from pipelines.shapes.training.text import attribute_targets
+from pipelines.shapes.training.text import EncodedCaptions, attribute_targets
 from pipelines.shapes.training.trajectory import trajectory
-from pipelines.shapes.world import sample_clip
+from pipelines.shapes.world import ShapesClip, sample_clip
 
 
 class Rollouts(StateStore):
     """The states of paths that a student takes with the sampler of its pipeline.
 
     Args:
+        clips: the members of the world, in the order of the posterior.
         has_negative: guide the paths with NAG.
     """
 
-    def __init__(self, student: Student, posterior: Posterior, *, has_negative: bool) -> None:
+    def __init__(
+        self,
+        student: Student,
+        posterior: Posterior,
+        clips: list[ShapesClip],
+        *,
+        has_negative: bool,
+    ) -> None:
         super().__init__(student.generator)
         self._student, self._posterior, self._has_negative = student, posterior, has_negative
+        self._clips = clips
 
     @torch.no_grad()
     def _render(self) -> list[State]:
@@ -33,22 +42,33 @@ class Rollouts(StateStore):
         captions, negatives = [caption(clip, generator) for clip in clips], [""] * len(clips)
         named = attribute_targets(clips, captions)
         allowed_BN = self._posterior.allowed(named)
-        if self._has_negative:
-            negatives, left_BN = draw_negatives(self._posterior, named, generator)
-            allowed_BN = allowed_BN & left_BN
         noise = torch.randn(len(clips), *student.model.latent_shape, generator=generator)
+        noise = noise.to(student.device)
+        num_steps = self.draw(student.distillation.rollout_steps)
         text = student.encode(captions)
-        with student.guided(negatives if self._has_negative else None):
-            passed, ends = trajectory(
-                student.scheduler,
-                lambda states, sigmas: student.flow(states, sigmas, text),
-                noise.to(student.device),
-                self.draw(student.distillation.rollout_steps),
-            )
-        # at a sigma of 0 the answer is the nearest member that the texts allow
-        goals_B = self._posterior(ends, torch.zeros_like(passed[0][1]), allowed_BN).likeliest
+        passed, goals_B = self._walk(text, noise, num_steps, allowed_BN)
+        if self._has_negative:
+            plain_ends = [self._clips[index] for index in goals_B.tolist()]
+            negatives, left_BN = draw_negatives(self._posterior, named, plain_ends, generator)
+            allowed_BN = allowed_BN & left_BN
+            with student.guided(negatives):
+                passed, goals_B = self._walk(text, noise, num_steps, allowed_BN)
         return [
             state
             for latents, sigmas_B in passed
             for state in map(State, latents, sigmas_B, captions, allowed_BN, negatives, goals_B)
         ]
+
+    def _walk(
+        self, text: EncodedCaptions, noise: torch.Tensor, num_steps: int, allowed_BN: torch.Tensor
+    ) -> tuple[list[tuple[torch.Tensor, torch.Tensor]], torch.Tensor]:
+        """Return the states and sigmas of a path, and the nearest allowed members to its ends."""
+        student = self._student
+        passed, ends = trajectory(
+            student.scheduler,
+            lambda states, sigmas: student.flow(states, sigmas, text),
+            noise,
+            num_steps,
+        )
+        # at a sigma of 0 the answer is the nearest member that the texts allow
+        return passed, self._posterior(ends, torch.zeros_like(passed[0][1]), allowed_BN).likeliest

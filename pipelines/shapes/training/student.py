@@ -29,14 +29,16 @@ LORA_MODULES = r".*\.(to_q|to_k|to_v|to_out\.0|net\.0\.proj|net\.2)"
 
 @dataclass(frozen=True)
 class Distillation:
-    """The length and speed of the student's training.
+    """A course of the student: its length and its speed.
 
     Args:
-        num_steps: updates; every second one has NAG on, with a strength of `strengths`.
+        guided_share: share of the updates that have NAG on, with a strength of `strengths`.
         rollout_steps: numbers of steps to render a batch in, drawn evenly.
     """
 
-    num_steps: int = 800
+    name: str
+    num_steps: int
+    guided_share: float = 0.5
     rollout_steps: tuple[int, ...] = (4, 4, 4, 3, 8)
     strengths: tuple[NagParams, ...] = tuple(
         NagParams(nag_scale=scale, nag_alpha=alpha) for scale in (3, 6, 9) for alpha in (0.25, 0.5)
@@ -46,6 +48,20 @@ class Distillation:
     shape_weight: float = 6.0
     ema_decay: float = 0.99
     seed: int = 21
+
+
+# The second course is for NAG: it learns less from weak guidance, which hardly moves a clip.
+DISTILLATIONS = (
+    Distillation("distillation", num_steps=600),
+    Distillation(
+        "distillation, guided",
+        num_steps=600,
+        guided_share=0.75,
+        strengths=(NagParams(nag_scale=6, nag_alpha=0.5), NagParams(nag_scale=9, nag_alpha=0.5)),
+        learning_rate=1e-3,
+        seed=22,
+    ),
+)
 
 
 class EveryCall:
@@ -67,8 +83,7 @@ class Student:
     def __init__(
         self, model: ShapesModel, pipeline: Any, distillation: Distillation, compute: Compute
     ) -> None:
-        self.model, self.pipeline, self.distillation = model, pipeline, distillation
-        self._compute = compute
+        self.model, self.pipeline, self._compute = model, pipeline, compute
         torch.manual_seed(distillation.seed)
         pipeline.to(compute.device)
         transformer = pipeline.transformer
@@ -87,6 +102,11 @@ class Student:
         self._guidance = InstalledGuidance(pipeline, EveryCall())
         self._compiled = torch.compile(transformer)
         self.scheduler = pipeline.scheduler
+        self.begin(distillation)
+
+    def begin(self, distillation: Distillation) -> None:
+        """Begin a course with the LoRA as it is."""
+        self.distillation = distillation
         self.generator = torch.Generator().manual_seed(distillation.seed)
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=distillation.learning_rate, betas=(0.9, 0.99), weight_decay=0.0
@@ -139,10 +159,13 @@ class Student:
         self.optimizer.step()
         self._ema.step(self.parameters)
 
-    def save(self, folder: Path) -> None:
-        """Write the averaged weights in the form that diffusers' `load_lora_weights` reads."""
-        self._guidance.remove()
+    def end(self) -> None:
+        """End a course: the average of the weights takes their place."""
         self._ema.copy_to(self.parameters)
+
+    def save(self, folder: Path) -> None:
+        """Write the weights in the form that diffusers' `load_lora_weights` reads."""
+        self._guidance.remove()
         layers = get_peft_model_state_dict(self.pipeline.transformer)
         halves = {name: weight.to(torch.bfloat16).contiguous() for name, weight in layers.items()}
         self.pipeline.save_lora_weights(folder, transformer_lora_layers=halves)

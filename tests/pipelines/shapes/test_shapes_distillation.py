@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from nag import NagParams
 from nag.installation.installation import InstalledGuidance
 from pipelines.catalog.files.sources import PACKAGED_WEIGHTS
+from pipelines.shapes.captions import phrase
 from pipelines.shapes.measuring import rendering
 from pipelines.shapes.measuring.rendering import load_pipeline
 from pipelines.shapes.training.distill import learn
@@ -23,7 +24,15 @@ from pipelines.shapes.training.running.stage import Running
 from pipelines.shapes.training.student import Distillation, EveryCall, Student
 from pipelines.shapes.training.text import MAX_TOKENS, attribute_targets, encode_captions
 from pipelines.shapes.training.trajectory import trajectory
-from pipelines.shapes.world import FPS, NUM_FRAMES, SIZE_PX, ShapesClip, all_clips, sample_clip
+from pipelines.shapes.world import (
+    ATTRIBUTES,
+    FPS,
+    NUM_FRAMES,
+    SIZE_PX,
+    ShapesClip,
+    all_clips,
+    sample_clip,
+)
 
 WORDS = "a red circle moving left"
 
@@ -108,7 +117,8 @@ def test_a_negative_prompt_forbids_its_value_and_never_what_the_caption_asks_for
     latents = torch.randn(len(all_clips()), 4, generator=torch.Generator().manual_seed(0))
     posterior = Posterior(latents, all_clips())
     named = attribute_targets(clips, captions)
-    negatives, left_BN = draw_negatives(posterior, named, torch.Generator().manual_seed(1))
+    generator = torch.Generator().manual_seed(1)
+    negatives, left_BN = draw_negatives(posterior, named, clips, generator)
     for clip, caption, negative, left_N in zip(clips, captions, negatives, left_BN, strict=True):
         value = re.sub("standing |moving | background", "", negative)
         for member, is_left in list(zip(all_clips(), left_N.tolist(), strict=True))[::37]:
@@ -116,6 +126,13 @@ def test_a_negative_prompt_forbids_its_value_and_never_what_the_caption_asks_for
             assert is_left == (value not in shown)
         assert not caption or value not in (clip.colour, clip.shape)
     assert len(set(negatives)) > 8
+    shown = [
+        phrase(name, getattr(clip, name)) == negative
+        for clip, caption, negative in zip(clips, captions, negatives, strict=True)
+        for name in ATTRIBUTES
+        if not caption
+    ]
+    assert sum(shown) > 0.5 * captions.count("")  # mostly what the clip would show
 
 
 @pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")
@@ -131,11 +148,11 @@ def test_a_student_learns_with_nag_off_and_on_and_saves_a_lora(
     clips = list({(c.colour, c.shape, c.motion, c.background): c for c in all_clips()}.values())
     shape = (len(clips), *model.latent_shape)
     posterior = Posterior(torch.randn(shape, generator=torch.Generator().manual_seed(0)), clips)
-    distillation = Distillation(num_steps=4, batch_size=2, rollout_steps=(2,))
+    distillation = Distillation("distillation", num_steps=4, batch_size=2, rollout_steps=(2,))
     student = Student(model, pipeline, distillation, ON_CPU)
     before = [parameter.detach().clone() for parameter in student.parameters]
     losses: list[float] = []
-    learn(student, posterior, Running(lambda _stage, _step, loss: losses.append(loss)))
+    learn(student, posterior, clips, Running(lambda _stage, _step, loss: losses.append(loss)))
     assert len(losses) == 4
     assert all(map(math.isfinite, losses))
     assert all(
