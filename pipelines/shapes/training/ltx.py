@@ -113,12 +113,10 @@ def train_autoencoder(running: Running) -> AutoencoderKLLTXVideo:
         windows = [Window() if is_full else window_at_shape(clips[row], generator) for row in rows]
         pairs = list(zip(rows, windows, strict=True))
         latents = torch.stack([window.of(latents_NCFHW[row]) for row, window in pairs])
-        noise = MAX_LATENT_NOISE * torch.rand((num_clips, 1, 1, 1, 1), generator=generator)
-        noise = noise * torch.randn(latents.shape, generator=generator)
         videos = torch.stack(
             [window.of(videos_NCTHW[row], PIXELS_PER_CELL) for row, window in pairs]
         )
-        decoded: Any = autoencoder.decode(latents + noise.to(device))
+        decoded: Any = autoencoder.decode(with_noise(latents, generator))
         loss = picture_loss(decoded.sample, videos.float() / 127.5 - 1)
         return loss, loss
 
@@ -134,6 +132,13 @@ def train_autoencoder(running: Running) -> AutoencoderKLLTXVideo:
         fit(training, autoencoder.decoder, partial(decoder_loss, training), generator, timed)
     fit(ENCODER_TRAINING, autoencoder.encoder, encoder_loss, generator, last)
     return autoencoder.cpu().eval()
+
+
+def with_noise(latents_BCFHW: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Add noise of a random strength to each clip."""
+    strengths = MAX_LATENT_NOISE * torch.rand((len(latents_BCFHW), 1, 1, 1, 1), generator=generator)
+    noise = strengths * torch.randn(latents_BCFHW.shape, generator=generator)
+    return latents_BCFHW + noise.to(latents_BCFHW.device)
 
 
 def _timed(running: Running, share: float) -> Running:

@@ -30,6 +30,8 @@ from pipelines.shapes.training.courses import COURSES, DenoiserTraining
 from pipelines.shapes.training.denoiser import train_transformer
 from pipelines.shapes.training.kept_latents import kept_latents
 from pipelines.shapes.training.lesson import Examples, training_clips
+from pipelines.shapes.training.made_latents import TRAINING as MADE_LATENTS
+from pipelines.shapes.training.made_latents import train_on_made_latents
 from pipelines.shapes.training.models import IMAGE_MODELS, MODELS, ShapesModel, TrainedParts
 from pipelines.shapes.training.running.compute import Compute
 from pipelines.shapes.training.running.pace import Budget
@@ -42,13 +44,14 @@ from pipelines.shapes.training.text import (
     train_text_encoder,
     train_tokenizer,
 )
+from pipelines.shapes.world import all_clips
 
 _AUTOENCODERS = {"wan": AutoencoderKLWan, "ltx": AutoencoderKLLTXVideo}
 _TEXT_ENCODERS = {"wan": UMT5EncoderModel, "ltx": T5EncoderModel}
 _TRANSFORMERS = {"wan": WanTransformer3DModel, "ltx": LTXVideoTransformer3DModel}
 _TRAINABLE = {**MODELS, **IMAGE_MODELS}
 # weights of the stages in a budget of time; the courses of the transformer have the rest
-AUTOENCODER_WEIGHT, TEXT_WEIGHT = 0.25, 0.05
+AUTOENCODER_WEIGHT, TEXT_WEIGHT, MADE_LATENTS_WEIGHT = 0.25, 0.05, 0.1
 
 
 def copy_shared_parts(base: str, output: Path) -> None:
@@ -129,6 +132,8 @@ def stage_weights(model: ShapesModel) -> dict[str, float]:
         "autoencoder": 0.0 if model.base else AUTOENCODER_WEIGHT,
         "text_encoder": 0.0 if model.base else TEXT_WEIGHT,
     }
+    if model.name == "shapes-ltx":
+        first |= {MADE_LATENTS.stage: MADE_LATENTS_WEIGHT}
     rest = 1 - sum(first.values())
     return first | {course.name: rest * course.num_steps / all_steps for course in courses}
 
@@ -168,7 +173,13 @@ def main() -> None:
         transformer = transformer_stage(
             model, folder, latents_path, course, parts, running(course.name)
         )
-    model.assemble(tokenizer, text_encoder, autoencoder, transformer).save_pretrained(output)
+    pipeline = model.assemble(tokenizer, text_encoder, autoencoder, transformer)
+    if model.name == "shapes-ltx":
+        clips = all_clips()
+        path = cache / "latents-lattice-all.safetensors"
+        latents = kept_latents(model, path, autoencoder, clips, compute)
+        train_on_made_latents(pipeline, latents, clips, running(MADE_LATENTS.stage))
+    pipeline.save_pretrained(output)
     forget_paths(output)
     plot_losses(log.path, output / "loss.png")
     print(f"saved {output}")
