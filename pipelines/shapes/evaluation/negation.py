@@ -6,8 +6,8 @@ negated value itself ("a red circle", negative "red") beside at least one other 
 
 The tasks of an attribute and a case are a fixed sequence: fewer tasks are the beginning of it.
 There are three series, so that strengths are not chosen on the tasks that measure them, and so that
-models are also measured on tasks that are no part of any decision. Prompts of the series "held-out"
-are lists ("black background, red") instead of sentences.
+models are also measured on tasks that decided nothing. Prompts of the series "held-out" are lists
+("black background, red") instead of sentences.
 """
 
 import zlib

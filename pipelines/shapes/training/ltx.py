@@ -61,7 +61,7 @@ ENCODER_TRAINING = AutoencoderTraining(
     batch_size=4,
     fan_in=1728,
 )
-SHARES = (0.3, 0.4, 0.3)  # of a budget of time: decoder, decoder longer, encoder
+SHARES = (0.3, 0.4, 0.3)  # shares of a budget of time: decoder, decoder longer, encoder
 NUM_AUTOENCODER_CLIPS = 3000
 MAX_LATENT_NOISE = 0.1  # makes the decoder robust to inexact latents
 WINDOW_CELLS = 2  # height and width of the decoder's crops

@@ -11,7 +11,7 @@ from pipelines.shapes.captions import phrase
 from pipelines.shapes.training.posterior import Posterior
 from pipelines.shapes.world import ATTRIBUTES, ShapesClip
 
-TELLING_SHARE = 0.75  # of the open attributes: avoid what the clip would show
+TELLING_SHARE = 0.75  # share of the open attributes whose shown value is avoided
 
 
 def draw_negatives(
