@@ -76,14 +76,14 @@ format: install  ## format the code
 shapes: install  ## train MODEL: shapes-wan, shapes-ltx (three hours on two idle cores; with LoRA), shapes-wan-i2v from shapes-wan
 	$(BIN)/python -m pipelines.shapes.training.train $(MODEL) --output build/$(MODEL)
 ifneq ($(MODEL),shapes-wan-i2v)
-	$(BIN)/python -m pipelines.shapes.training.distill $(MODEL) --weights build/$(MODEL) --output build/$(MODEL)-4step
+	$(BIN)/python -m pipelines.shapes.training.distillation.distill $(MODEL) --weights build/$(MODEL) --output build/$(MODEL)-4step
 endif
 
 shapes-images: install  ## train the three image models and their LoRAs (about two hours on a core)
 	$(BIN)/python -m pipelines.shapes.training.images.train --output build/images
 
 distill: install  ## distil the packaged MODEL into a LoRA for four steps (a quarter of an hour)
-	$(BIN)/python -m pipelines.shapes.training.distill $(MODEL) --output build/$(MODEL)-4step
+	$(BIN)/python -m pipelines.shapes.training.distillation.distill $(MODEL) --output build/$(MODEL)-4step
 
 evaluate: install  ## measure MODEL, and NAG on it
 	$(BIN)/python -m pipelines.shapes.measuring.evaluate $(MODEL)

@@ -32,7 +32,8 @@ ORDER = {
     "pipelines": (
         "", "frame_checks", "attention", "catalog/files", "catalog/keys", "catalog/loras",
         "catalog", "context_parallel", "weights", "families", "cost", "shapes", "shapes/evaluation",
-        "shapes/training/running", "shapes/training", "shapes/training/images", "shapes/measuring",
+        "shapes/training/running", "shapes/training/paths", "shapes/training",
+        "shapes/training/distillation", "shapes/training/images", "shapes/measuring",
         "scoring",
     ),
     "jobs": (

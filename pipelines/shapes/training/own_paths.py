@@ -13,10 +13,10 @@ from typing import Any
 import torch
 
 from pipelines.shapes.captions import caption
+from pipelines.shapes.training.paths.state_store import State, StateStore
+from pipelines.shapes.training.paths.trajectory import trajectory
 from pipelines.shapes.training.posterior import Posterior
-from pipelines.shapes.training.state_store import State, StateStore
 from pipelines.shapes.training.text import EncodedCaptions, attribute_targets
-from pipelines.shapes.training.trajectory import trajectory
 from pipelines.shapes.world import sample_clip
 
 NUM_STEPS = (4, 8, 8, 12, 25)  # lengths of paths, drawn evenly

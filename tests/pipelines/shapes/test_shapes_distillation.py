@@ -15,15 +15,15 @@ from pipelines.catalog.files.sources import PACKAGED_WEIGHTS
 from pipelines.shapes.captions import phrase
 from pipelines.shapes.measuring import rendering
 from pipelines.shapes.measuring.rendering import load_pipeline
-from pipelines.shapes.training.distill import learn
+from pipelines.shapes.training.distillation.distill import learn
+from pipelines.shapes.training.distillation.negatives import draw_negatives
+from pipelines.shapes.training.distillation.student import Distillation, EveryCall, Student
 from pipelines.shapes.training.models import MODELS
-from pipelines.shapes.training.negatives import draw_negatives
+from pipelines.shapes.training.paths.trajectory import trajectory
 from pipelines.shapes.training.posterior import Posterior
 from pipelines.shapes.training.running.compute import ON_CPU
 from pipelines.shapes.training.running.stage import Running
-from pipelines.shapes.training.student import Distillation, EveryCall, Student
 from pipelines.shapes.training.text import MAX_TOKENS, attribute_targets, encode_captions
-from pipelines.shapes.training.trajectory import trajectory
 from pipelines.shapes.world import (
     ATTRIBUTES,
     FPS,

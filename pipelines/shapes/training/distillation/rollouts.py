@@ -6,12 +6,12 @@ Shape suffixes: B clips, C latent channels, F latent frames, H and W latent cell
 import torch
 
 from pipelines.shapes.captions import caption
-from pipelines.shapes.training.negatives import draw_negatives
+from pipelines.shapes.training.distillation.negatives import draw_negatives
+from pipelines.shapes.training.distillation.student import Student
+from pipelines.shapes.training.paths.state_store import State, StateStore
+from pipelines.shapes.training.paths.trajectory import trajectory
 from pipelines.shapes.training.posterior import Posterior
-from pipelines.shapes.training.state_store import State, StateStore
-from pipelines.shapes.training.student import Student
 from pipelines.shapes.training.text import EncodedCaptions, attribute_targets
-from pipelines.shapes.training.trajectory import trajectory
 from pipelines.shapes.world import ShapesClip, sample_clip
 
 

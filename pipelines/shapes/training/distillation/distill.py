@@ -1,6 +1,6 @@
 """Distil a Shapes model into a LoRA for a few steps.
 
-`python -m pipelines.shapes.training.distill MODEL --output FOLDER`
+`python -m pipelines.shapes.training.distillation.distill MODEL --output FOLDER`
 
 The student learns two things on its own few-step paths. Before anything is decided (above
 `UNDECIDED_SIGMA`) it learns the exact answer (`posterior`): a mean that leaves open what the
@@ -18,16 +18,16 @@ from typing import cast
 import torch
 
 from pipelines.catalog.files.sources import PACKAGED_WEIGHTS
+from pipelines.shapes.training.distillation.rollouts import Rollouts
+from pipelines.shapes.training.distillation.student import DISTILLATIONS, Student
 from pipelines.shapes.training.kept_latents import kept_latents
 from pipelines.shapes.training.lesson import cell_weights
 from pipelines.shapes.training.models import MODELS
 from pipelines.shapes.training.posterior import Posterior
-from pipelines.shapes.training.rollouts import Rollouts
 from pipelines.shapes.training.running.compute import Compute
 from pipelines.shapes.training.running.pace import Budget
 from pipelines.shapes.training.running.stage import Running
 from pipelines.shapes.training.running.training_log import TrainingLog, plot_losses
-from pipelines.shapes.training.student import DISTILLATIONS, Student
 from pipelines.shapes.world import ShapesClip, all_clips
 
 UNDECIDED_SIGMA = 0.95  # the first of four steps lies above it

@@ -1,0 +1,1 @@
+"""The student of a distillation, its paths and its negative prompts."""
