@@ -17,6 +17,9 @@ from nag.attention.text.negative_text import NegativeText
 from nag.attention.text_lanes_hook import LanePlan
 from nag.params import NagParams
 
+# From the author's Flux pipeline. Families of joint attention without published values take it too.
+AUTHORS_FOR_FLUX = NagParams(nag_scale=5, nag_tau=2.5, nag_alpha=0.25, nag_norm="l2")
+
 
 def first_output(_pipeline: Any, encoded: Any) -> NegativeText:
     """Return the embeddings where `encode_prompt` returns them first and the model has no mask."""
@@ -26,11 +29,6 @@ def first_output(_pipeline: Any, encoded: Any) -> NegativeText:
 def embeds_and_mask(_pipeline: Any, encoded: Any) -> NegativeText:
     """Return the embeddings where `encode_prompt` returns them first and their mask second."""
     return NegativeText(encoded[0], encoded[1])
-
-
-def every_text(_attention: str) -> TextInput:
-    """Return the one text of a model, for each of its attentions."""
-    return VIDEO_TEXT
 
 
 def no_pool(_model: Any) -> tuple[TextPool, ...]:
@@ -55,7 +53,8 @@ class Adapter:
         is_text_attention: returns True for a module that attends to text, by its name in the model
             and by itself.
         texts: texts that the model takes, each with its mask.
-        text_of: returns the text that reaches an attention, by the attention's name.
+        text_of: returns the text that reaches an attention, by the attention's name; None where
+            the first text reaches all.
         encodings: arguments of the pipeline's `encode_prompt` beside the usual ones, for each call
             that it makes for one text.
         negative_text: makes the negative prompt of all that the pipeline's `encode_prompt` returned
@@ -80,7 +79,7 @@ class Adapter:
     processors: Mapping[type, Callable[[Any, Any, str], NagProcessor]]
     is_text_attention: Callable[[str, Any], bool]
     texts: tuple[TextInput, ...] = (VIDEO_TEXT,)
-    text_of: Callable[[str], TextInput] = every_text
+    text_of: Callable[[str], TextInput] | None = None
     encodings: tuple[Mapping[str, Any], ...] = ({},)
     negative_text: Callable[[Any, Any], NegativeText] = first_output
     pads_text: bool = True
@@ -96,3 +95,7 @@ class Adapter:
     def text_attentions(self, model: Any) -> list[tuple[str, Any]]:
         """Return every attention of a model to its text, with its name."""
         return [one for one in model.named_modules() if self.is_text_attention(*one)]
+
+    def text_at(self, attention: str) -> TextInput:
+        """Return the text that reaches an attention, by the attention's name."""
+        return self.text_of(attention) if self.text_of else self.texts[0]

@@ -100,7 +100,7 @@ class InstalledGuidance:
             self._hooks.append(BlockTextHook(guided.model, concat, adapter.texts, plan, *about))
             return
         text_concats = {text: TextConcat(text) for text in adapter.texts}
-        self._replace_processors(guided, lambda name: text_concats[adapter.text_of(name)])
+        self._replace_processors(guided, lambda name: text_concats[adapter.text_at(name)])
         attentions = (attention for _, attention in guided.text_attentions())
         projections = KeptProjections(guided.model, attentions)
         concats = tuple(text_concats.values())

@@ -15,13 +15,12 @@ from diffusers.models.attention_processor import Attention
 from diffusers.models.transformers.transformer_nucleusmoe_image import NucleusMoEAttnProcessor2_0
 from diffusers.models.transformers.transformer_qwenimage import apply_rotary_emb_qwen
 
-from nag.adapters.adapter import Adapter, embeds_and_mask
+from nag.adapters.adapter import AUTHORS_FOR_FLUX, Adapter, embeds_and_mask
 from nag.adapters.beside_image.added_text import beside_image
 from nag.adapters.cross_attention import repeat_heads
 from nag.adapters.text_processor import NagTextProcessor, additive_bias
 from nag.attention.text.layout import TextInput
 from nag.errors import NagTextError
-from nag.params import NagParams
 
 # The model has 4096 positions. Its image takes half its longer side of them: 512 at 16384 pixels.
 MAX_TEXT_TOKENS = 4096 - 512
@@ -108,18 +107,12 @@ def _is_text_attention(_name: str, module: Any) -> bool:
     return isinstance(module, Attention) and module.added_kv_proj_dim is not None
 
 
-def _text_of(_attention: str) -> TextInput:
-    return TEXT
-
-
 ADAPTER = Adapter(
     models=(NucleusMoEImageTransformer2DModel,),
     processors={NucleusMoEAttnProcessor2_0: NagNucleusMoEAttnProcessor},
     is_text_attention=_is_text_attention,
     texts=(TEXT,),
-    text_of=_text_of,
     negative_text=embeds_and_mask,
     pads_text=False,
-    # No values are published for this family; these are the author's for Flux.
-    defaults=NagParams(nag_scale=5, nag_tau=2.5, nag_alpha=0.25, nag_norm="l2"),
+    defaults=AUTHORS_FOR_FLUX,  # none are published for this family
 )

@@ -16,12 +16,11 @@ from diffusers.models.transformers.transformer_prx import (
     apply_rope,
 )
 
-from nag.adapters.adapter import Adapter, embeds_and_mask
+from nag.adapters.adapter import AUTHORS_FOR_FLUX, Adapter, embeds_and_mask
 from nag.adapters.beside_image.added_text import beside_image
 from nag.adapters.text_processor import NagTextProcessor, additive_bias
 from nag.attention.kept_projections import KeyValue
 from nag.attention.text.layout import TextInput
-from nag.params import NagParams
 
 TEXT = TextInput("encoder_hidden_states", "attention_mask")
 
@@ -90,17 +89,11 @@ def _is_text_attention(_name: str, module: Any) -> bool:
     return isinstance(module, PRXAttention)
 
 
-def _text_of(_attention: str) -> TextInput:
-    return TEXT
-
-
 ADAPTER = Adapter(
     models=(PRXTransformer2DModel,),
     processors={PRXAttnProcessor2_0: NagPRXAttnProcessor},
     is_text_attention=_is_text_attention,
     texts=(TEXT,),
-    text_of=_text_of,
     negative_text=embeds_and_mask,
-    # No values are published for this family; these are the author's for Flux.
-    defaults=NagParams(nag_scale=5, nag_tau=2.5, nag_alpha=0.25, nag_norm="l2"),
+    defaults=AUTHORS_FOR_FLUX,  # none are published for this family
 )

@@ -76,10 +76,6 @@ def _parts(argument: Any) -> tuple[Any, Any]:
     return argument if isinstance(argument, tuple) else (argument, None)
 
 
-def _text_of(_attention: str) -> TextInput:
-    return TEXT
-
-
 ADAPTER = Adapter(
     models=(CosmosTransformer3DModel,),
     processors=dict.fromkeys(
@@ -87,5 +83,4 @@ ADAPTER = Adapter(
     ),
     is_text_attention=is_text_attention,
     texts=(TEXT,),
-    text_of=_text_of,
 )

@@ -80,15 +80,10 @@ def _is_text_attention(name: str, module: Any) -> bool:
     return isinstance(module, Kandinsky5Attention) and of_text
 
 
-def _text_of(_attention: str) -> TextInput:
-    return TEXT
-
-
 ADAPTER = Adapter(
     models=(Kandinsky5Transformer3DModel,),
     processors={Kandinsky5AttnProcessor: NagKandinsky5AttnProcessor},
     is_text_attention=_is_text_attention,
     texts=(TEXT,),
-    text_of=_text_of,
     pads_text=False,
 )

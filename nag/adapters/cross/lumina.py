@@ -78,10 +78,6 @@ def _is_text_attention(name: str, module: Any) -> bool:
     return isinstance(module, Attention) and name.endswith(".attn2")
 
 
-def _text_of(_attention: str) -> TextInput:
-    return TEXT
-
-
 def _pools(_transformer: Any) -> tuple[TextPool, ...]:
     return (POOL,)
 
@@ -91,7 +87,6 @@ ADAPTER = Adapter(
     processors={LuminaAttnProcessor2_0: NagLuminaAttnProcessor},
     is_text_attention=_is_text_attention,
     texts=(TEXT,),
-    text_of=_text_of,
     negative_text=embeds_and_mask,
     pads_text=False,
     pools=_pools,

@@ -52,15 +52,10 @@ def _negative_text(_pipeline: Any, encoded: torch.Tensor) -> NegativeText:
     return NegativeText(encoded)  # padding is zero
 
 
-def _text_of(_attention: str) -> TextInput:
-    return TEXT
-
-
 ADAPTER = Adapter(
     models=(StableAudioDiTModel,),
     processors={StableAudioAttnProcessor2_0: NagStableAudioAttnProcessor},
     is_text_attention=is_text_attention,
     texts=(TEXT,),
-    text_of=_text_of,
     negative_text=_negative_text,
 )

@@ -71,15 +71,10 @@ def _is_text_attention(_name: str, module: Any) -> bool:
     return isinstance(module, StableAudio3CrossAttention)
 
 
-def _text_of(_attention: str) -> TextInput:
-    return TEXT
-
-
 ADAPTER = Adapter(
     models=(StableAudio3DiTModel,),
     processors={StableAudio3CrossAttnProcessor: NagStableAudio3AttnProcessor},
     is_text_attention=_is_text_attention,
     texts=(TEXT,),
-    text_of=_text_of,
     negative_text=embeds_and_mask,
 )

@@ -12,12 +12,11 @@ from diffusers import FluxTransformer2DModel
 from diffusers.models.embeddings import apply_rotary_emb
 from diffusers.models.transformers.transformer_flux import FluxAttention, FluxAttnProcessor
 
-from nag.adapters.adapter import Adapter
+from nag.adapters.adapter import AUTHORS_FOR_FLUX, Adapter
 from nag.adapters.joint.processor import NagJointProcessor, image_projections, text_projections
 from nag.attention.text.negative_text import NegativeText
 from nag.attention.text_lanes import LaneRows, QueryKeyValue
 from nag.attention.text_lanes_hook import Edit, LanePlan
-from nag.params import NagParams
 
 Rotary = tuple[torch.Tensor, torch.Tensor]  # cosines and sines, each (S, K), text before image
 _rotate: Any = apply_rotary_emb
@@ -97,7 +96,6 @@ ADAPTER = Adapter(
     processors={FluxAttnProcessor: NagFluxAttnProcessor},
     is_text_attention=_is_text_attention,
     negative_text=_negative_text,
-    # The author's.
-    defaults=NagParams(nag_scale=5, nag_tau=2.5, nag_alpha=0.25, nag_norm="l2"),
+    defaults=AUTHORS_FOR_FLUX,
     lanes=LANES,
 )

@@ -13,12 +13,11 @@ from diffusers.models.transformers.transformer_joyimage import (
     JoyImageAttnProcessor,
 )
 
-from nag.adapters.adapter import Adapter
+from nag.adapters.adapter import AUTHORS_FOR_FLUX, Adapter
 from nag.adapters.joint.processor import NagJointProcessor, rotated
 from nag.attention.text.layout import TextInput
 from nag.attention.text_lanes import LaneRows, QueryKeyValue
 from nag.attention.text_lanes_hook import Edit, LanePlan
-from nag.params import NagParams
 
 TEXT = TextInput("encoder_hidden_states", "encoder_hidden_states_mask")
 
@@ -81,7 +80,6 @@ ADAPTER = Adapter(
     processors={JoyImageAttnProcessor: NagJoyImageAttnProcessor},
     is_text_attention=_is_text_attention,
     # Its pipelines have masks of texts, which its transformer does not take.
-    # None are published: Flux's.
-    defaults=NagParams(nag_scale=5, nag_tau=2.5, nag_alpha=0.25, nag_norm="l2"),
+    defaults=AUTHORS_FOR_FLUX,  # none are published for this family
     lanes=LanePlan(_parts, repeated=("timestep",), has_own_lengths=True),
 )

@@ -17,12 +17,11 @@ from diffusers.models.transformers.transformer_joyimage_edit_plus import (
     JoyImageEditPlusAttnProcessor,
 )
 
-from nag.adapters.adapter import Adapter, embeds_and_mask
+from nag.adapters.adapter import AUTHORS_FOR_FLUX, Adapter, embeds_and_mask
 from nag.adapters.joint.joyimage import TEXT, NagJoyImageAttnProcessor
 from nag.adapters.joint.processor import Rotary
 from nag.attention.text_lanes import QueryKeyValue
 from nag.attention.text_lanes_hook import LanePlan
-from nag.params import NagParams
 
 
 class NagJoyImageEditPlusAttnProcessor(NagJoyImageAttnProcessor):
@@ -65,8 +64,7 @@ ADAPTER = Adapter(
     is_text_attention=_is_text_attention,
     texts=(TEXT,),
     negative_text=embeds_and_mask,
-    # None are published: Flux's.
-    defaults=NagParams(nag_scale=5, nag_tau=2.5, nag_alpha=0.25, nag_norm="l2"),
+    defaults=AUTHORS_FOR_FLUX,  # none are published for this family
     lanes=LanePlan(
         repeated=("hidden_states", "timestep", "shape_list"),
         has_own_lengths=True,

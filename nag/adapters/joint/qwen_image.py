@@ -15,12 +15,11 @@ from diffusers.models.transformers.transformer_qwenimage import (
     apply_rotary_emb_qwen,
 )
 
-from nag.adapters.adapter import Adapter, embeds_and_mask
+from nag.adapters.adapter import AUTHORS_FOR_FLUX, Adapter, embeds_and_mask
 from nag.adapters.joint.processor import NagJointProcessor, image_projections, text_projections
 from nag.attention.text.layout import TextInput
 from nag.attention.text_lanes import LaneRows, QueryKeyValue
 from nag.attention.text_lanes_hook import Edit, LanePlan
-from nag.params import NagParams
 
 _rotate: Any = apply_rotary_emb_qwen
 
@@ -78,7 +77,6 @@ ADAPTER = Adapter(
     is_text_attention=_is_text_attention,
     texts=(TextInput("encoder_hidden_states", "encoder_hidden_states_mask"),),
     negative_text=embeds_and_mask,
-    # None are published: Flux's.
-    defaults=NagParams(nag_scale=5, nag_tau=2.5, nag_alpha=0.25, nag_norm="l2"),
+    defaults=AUTHORS_FOR_FLUX,  # none are published for this family
     lanes=LanePlan(_parts, has_own_lengths=True, can_flip=True),
 )

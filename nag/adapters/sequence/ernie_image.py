@@ -17,12 +17,11 @@ from diffusers.models.transformers.transformer_ernie_image import (
     ErnieImageSingleStreamAttnProcessor,
 )
 
-from nag.adapters.adapter import Adapter
+from nag.adapters.adapter import AUTHORS_FOR_FLUX, Adapter
 from nag.adapters.sequence.processor import NagSequenceProcessor
 from nag.adapters.sequence.z_image import filled
 from nag.attention.sequence.blocks_hook import Arguments, BlockInputs, EmbeddedText, SequencePlan
 from nag.attention.text.negative_text import NegativeText
-from nag.params import NagParams
 
 
 class NagErnieImageAttnProcessor(NagSequenceProcessor):
@@ -94,7 +93,6 @@ ADAPTER = Adapter(
     processors={ErnieImageSingleStreamAttnProcessor: NagErnieImageAttnProcessor},
     is_text_attention=_is_text_attention,
     negative_text=_negative_text,
-    # None are published: Flux's.
-    defaults=NagParams(nag_scale=5, nag_tau=2.5, nag_alpha=0.25, nag_norm="l2"),
+    defaults=AUTHORS_FOR_FLUX,  # none are published for this family
     sequence=SequencePlan(_blocks, _text, _image_starts, _embed, _lengthen, token_axis=0),
 )

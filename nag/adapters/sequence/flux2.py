@@ -19,12 +19,11 @@ from diffusers.models.transformers.transformer_flux2 import (
     Flux2ParallelSelfAttnProcessor,
 )
 
-from nag.adapters.adapter import Adapter
+from nag.adapters.adapter import AUTHORS_FOR_FLUX, Adapter
 from nag.adapters.joint.processor import image_projections, text_projections
 from nag.adapters.sequence.processor import NagSequenceProcessor
 from nag.attention.sequence.text_hook import TextStreamPlan
 from nag.attention.text_lanes import QueryKeyValue
-from nag.params import NagParams
 
 Rotary = tuple[torch.Tensor, torch.Tensor]  # cosines and sines, each (S + N, K)
 _rotate: Any = apply_rotary_emb
@@ -135,7 +134,6 @@ ADAPTER = Adapter(
         Flux2ParallelSelfAttnProcessor: NagFlux2ParallelSelfAttnProcessor,
     },
     is_text_attention=_is_text_attention,
-    # No values are published for this family; these are the author's for Flux.
-    defaults=NagParams(nag_scale=5, nag_tau=2.5, nag_alpha=0.25, nag_norm="l2"),
+    defaults=AUTHORS_FOR_FLUX,  # none are published for this family
     sequence=TextStreamPlan("txt_ids", _ids_of, _refusal),
 )

@@ -20,11 +20,10 @@ from diffusers.models.transformers.transformer_ideogram4 import (
     Ideogram4AttnProcessor,
 )
 
-from nag.adapters.adapter import Adapter
+from nag.adapters.adapter import AUTHORS_FOR_FLUX, Adapter
 from nag.adapters.sequence.processor import NagSequenceProcessor
 from nag.attention.sequence.blocks_hook import Arguments, EmbeddedText, SequencePlan
 from nag.attention.text.negative_text import NegativeText
-from nag.params import NagParams
 
 
 class NagIdeogram4AttnProcessor(NagSequenceProcessor):
@@ -94,7 +93,6 @@ ADAPTER = Adapter(
     encodings=({"grid_h": 1, "grid_w": 1},),  # the text is the same beside any image
     negative_text=_negative_text,
     pads_text=False,
-    # No values are published for this family; these are the author's for Flux.
-    defaults=NagParams(nag_scale=5, nag_tau=2.5, nag_alpha=0.25, nag_norm="l2"),
+    defaults=AUTHORS_FOR_FLUX,  # none are published for this family
     sequence=SequencePlan(_blocks, _text, _image_starts, _embed),
 )

@@ -14,10 +14,9 @@ from diffusers import Krea2Transformer2DModel
 from diffusers.models.embeddings import apply_rotary_emb
 from diffusers.models.transformers.transformer_krea2 import Krea2Attention, Krea2AttnProcessor
 
-from nag.adapters.adapter import Adapter, embeds_and_mask
+from nag.adapters.adapter import AUTHORS_FOR_FLUX, Adapter, embeds_and_mask
 from nag.adapters.sequence.processor import NagSequenceProcessor
 from nag.attention.sequence.blocks_hook import Arguments, EmbeddedText, SequencePlan
-from nag.params import NagParams
 
 Rotary = tuple[torch.Tensor, torch.Tensor]  # cosines and sines, each (S, K)
 _rotate: Any = apply_rotary_emb
@@ -84,7 +83,6 @@ ADAPTER = Adapter(
     processors={Krea2AttnProcessor: NagKrea2AttnProcessor},
     is_text_attention=_is_text_attention,
     negative_text=embeds_and_mask,
-    # No values are published for this family; these are the author's for Flux.
-    defaults=NagParams(nag_scale=5, nag_tau=2.5, nag_alpha=0.25, nag_norm="l2"),
+    defaults=AUTHORS_FOR_FLUX,  # none are published for this family
     sequence=SequencePlan(_blocks, _text, _image_starts, _embed),
 )

@@ -11,10 +11,9 @@ from diffusers import Lumina2Transformer2DModel
 from diffusers.models.attention_processor import Attention
 from diffusers.models.transformers.transformer_lumina2 import Lumina2AttnProcessor2_0
 
-from nag.adapters.adapter import Adapter, embeds_and_mask
+from nag.adapters.adapter import AUTHORS_FOR_FLUX, Adapter, embeds_and_mask
 from nag.adapters.sequence.processor import NagSequenceProcessor
 from nag.attention.sequence.blocks_hook import Arguments, EmbeddedText, SequencePlan
-from nag.params import NagParams
 
 
 class NagLumina2AttnProcessor(NagSequenceProcessor):
@@ -67,7 +66,6 @@ ADAPTER = Adapter(
     processors={Lumina2AttnProcessor2_0: NagLumina2AttnProcessor},
     is_text_attention=_is_text_attention,
     negative_text=embeds_and_mask,
-    # No values are published for this family; these are the author's for Flux.
-    defaults=NagParams(nag_scale=5, nag_tau=2.5, nag_alpha=0.25, nag_norm="l2"),
+    defaults=AUTHORS_FOR_FLUX,  # none are published for this family
     sequence=SequencePlan(_blocks, _text, _image_starts, _embed),
 )

@@ -21,13 +21,12 @@ from diffusers.models.transformers.transformer_qwenimage21 import (
 )
 from torch.nn import functional
 
-from nag.adapters.adapter import Adapter, embeds_and_mask
+from nag.adapters.adapter import AUTHORS_FOR_FLUX, Adapter, embeds_and_mask
 from nag.adapters.joint.processor import attend_as
 from nag.adapters.sequence.processor import NagSequenceProcessor
 from nag.attention.sequence.blocks_hook import Arguments, BlockInputs, EmbeddedText, SequencePlan
 from nag.attention.text_lanes import QueryKeyValue
 from nag.errors import NagTextError
-from nag.params import NagParams
 
 
 class NagQwenImage21AttnProcessor(NagSequenceProcessor):
@@ -194,7 +193,6 @@ ADAPTER = Adapter(
     is_text_attention=_is_text_attention,
     negative_text=embeds_and_mask,
     needs_no_image=True,
-    # None are published: Flux's.
-    defaults=NagParams(nag_scale=5, nag_tau=2.5, nag_alpha=0.25, nag_norm="l2"),
+    defaults=AUTHORS_FOR_FLUX,  # none are published for this family
     sequence=SequencePlan(_blocks, _text, _image_starts, _embed, _lengthen),
 )

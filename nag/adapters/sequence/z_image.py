@@ -13,12 +13,11 @@ from diffusers.models.attention_processor import Attention
 from diffusers.models.transformers.transformer_z_image import ZSingleStreamAttnProcessor
 from torch.nn.utils.rnn import pad_sequence
 
-from nag.adapters.adapter import Adapter
+from nag.adapters.adapter import AUTHORS_FOR_FLUX, Adapter
 from nag.adapters.sequence.processor import NagSequenceProcessor
 from nag.attention.sequence.blocks_hook import Arguments, EmbeddedText, SequencePlan
 from nag.attention.text.negative_text import NegativeText
 from nag.errors import NagTextError
-from nag.params import NagParams
 
 
 class NagZSingleStreamAttnProcessor(NagSequenceProcessor):
@@ -87,7 +86,6 @@ ADAPTER = Adapter(
     processors={ZSingleStreamAttnProcessor: NagZSingleStreamAttnProcessor},
     is_text_attention=_is_text_attention,
     negative_text=_negative_text,
-    # No values are published for this family; these are the author's for Flux.
-    defaults=NagParams(nag_scale=5, nag_tau=2.5, nag_alpha=0.25, nag_norm="l2"),
+    defaults=AUTHORS_FOR_FLUX,  # none are published for this family
     sequence=SequencePlan(_blocks, _text, _image_starts, _embed),
 )

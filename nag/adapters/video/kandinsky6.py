@@ -99,10 +99,6 @@ def _is_text_attention(name: str, module: Any) -> bool:
     return isinstance(module, Kandinsky6Attention) and of_text
 
 
-def _text_of(_attention: str) -> TextInput:
-    return TEXT
-
-
 def _negative_text(_pipeline: Any, encoded: Any) -> NegativeText:
     return NegativeText(encoded[0], encoded[2])
 
@@ -112,6 +108,5 @@ ADAPTER = Adapter(
     processors={Kandinsky6AttnProcessor: NagKandinsky6AttnProcessor},
     is_text_attention=_is_text_attention,
     texts=(TEXT,),
-    text_of=_text_of,
     negative_text=_negative_text,
 )

@@ -68,7 +68,6 @@ ADAPTER = Adapter(
     processors={SanaWMCrossAttnProcessor: NagSanaWMAttnProcessor},
     is_text_attention=_is_text_attention,
     texts=(TEXT,),
-    text_of=lambda _attention: TEXT,
     negative_text=_negative_text,
     takes_one_text=True,
 )

@@ -38,6 +38,19 @@ class DenoiserTraining:
     ema_decay: float = 0.999
 
 
+EXACT_ANSWERS = DenoiserTraining(
+    name="lattice, exact answers",
+    anywhere=False,
+    num_steps=4000,
+    num_clips=None,
+    learning_rate=1e-3,
+    flow_shift=5.0,
+    seed=11,
+    muon_learning_rate=4e-3,
+    shape_weight=6.0,
+    own_share=0.5,
+)
+
 # Wan: the first course teaches colours, places and motion; the second teaches sharp shapes of the
 # world; the third teaches the longest captions, and more of the second. LTX learns the world itself
 # from the beginning; its later courses weigh the shapes more. The last course of both learns exact
@@ -77,18 +90,7 @@ COURSES: dict[str, tuple[DenoiserTraining, ...]] = {
             muon_learning_rate=4e-3,
             shape_weight=6.0,
         ),
-        DenoiserTraining(
-            name="lattice, exact answers",
-            anywhere=False,
-            num_steps=4000,
-            num_clips=None,
-            learning_rate=1e-3,
-            flow_shift=5.0,
-            seed=11,
-            muon_learning_rate=4e-3,
-            shape_weight=6.0,
-            own_share=0.5,
-        ),
+        EXACT_ANSWERS,
     ),
     "shapes-ltx": (
         DenoiserTraining(
@@ -127,18 +129,7 @@ COURSES: dict[str, tuple[DenoiserTraining, ...]] = {
             shape_weight=8.0,
             batch_size=48,
         ),
-        DenoiserTraining(
-            name="lattice, exact answers",
-            anywhere=False,
-            num_steps=4000,
-            num_clips=None,
-            learning_rate=1e-3,
-            flow_shift=5.0,
-            seed=11,
-            muon_learning_rate=4e-3,
-            shape_weight=6.0,
-            own_share=0.5,
-        ),
+        EXACT_ANSWERS,
     ),
     # From shapes-wan. The second course weighs the noisy end: there an image decides the shape.
     "shapes-wan-i2v": (

@@ -61,6 +61,7 @@ ENCODER_TRAINING = AutoencoderTraining(
     batch_size=4,
     fan_in=1728,
 )
+LEARNS_MADE_LATENTS = True
 SHARES = (0.3, 0.4, 0.3)  # shares of a budget of time: decoder, decoder longer, encoder
 NUM_AUTOENCODER_CLIPS = 3000
 MAX_LATENT_NOISE = 0.1  # makes the decoder robust to inexact latents

@@ -41,7 +41,7 @@ def make(
     pipeline: Any, posterior: Posterior, clips: list[ShapesClip], generator: torch.Generator
 ) -> tuple[torch.Tensor, list[ShapesClip]]:
     """Return latents that the transformer makes, (N, C, F, H, W), and the clips they stand for."""
-    found: list[torch.Tensor] = []
+    found = [torch.empty(0, *ltx.LATENT_SHAPE)]
     meant: list[ShapesClip] = []
     for batch in range(NUM_BATCHES):
         asked = [sample_clip(generator) for _ in range(BATCH_SIZE)]
@@ -62,10 +62,10 @@ def make(
         allowed = posterior.allowed(attribute_targets(asked, captions))
         answer = posterior(made, torch.zeros(BATCH_SIZE), allowed)
         misses = (made - answer.mean).square().flatten(1).mean(dim=1)
-        for row in (misses < MAX_MISS).nonzero().flatten().tolist():
-            found.append(made[row])
-            meant.append(clips[int(answer.likeliest[row])])
-    return torch.stack(found), meant
+        is_near = misses < MAX_MISS
+        found.append(made[is_near])
+        meant += [clips[index] for index in answer.likeliest[is_near].tolist()]
+    return torch.cat(found), meant
 
 
 def train_on_made_latents(
@@ -79,11 +79,13 @@ def train_on_made_latents(
     """
     generator = torch.Generator().manual_seed(TRAINING.seed)
     device, autoencoder = running.compute.device, pipeline.vae
+    pipeline.to(device)
     made, meant = make(pipeline, Posterior(members_NCFHW, clips), clips, generator)
     rows = torch.randperm(len(clips), generator=generator)[: ltx.NUM_AUTOENCODER_CLIPS]
     latents_NCFHW = torch.cat([members_NCFHW[rows].float(), made]).to(device)
     true = [clips[row] for row in rows.tolist()]
-    videos_NCTHW = render_uint8([*true, *meant]).to(device)
+    shown = [*true, *meant]
+    videos_NCTHW = render_uint8(shown).to(device)
     weights = torch.cat([_weights(true), _weights(meant)])
 
     def loss(progress: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -91,7 +93,7 @@ def train_on_made_latents(
         num_clips = TRAINING.batch_size * running.compute.batch_factor // (3 if is_full else 1)
         chosen = torch.multinomial(weights, num_clips, replacement=True, generator=generator)
         windows = [
-            ltx.Window() if is_full else ltx.window_at_shape([*true, *meant][row], generator)
+            ltx.Window() if is_full else ltx.window_at_shape(shown[row], generator)
             for row in chosen.tolist()
         ]
         pairs = list(zip(chosen.tolist(), windows, strict=True))
@@ -103,9 +105,10 @@ def train_on_made_latents(
         found = picture_loss(decoded.sample, videos.float() / 127.5 - 1)
         return found, found
 
-    torch.nn.Module.to(autoencoder.train(), device)
+    autoencoder.train()
     fit(TRAINING, autoencoder.decoder, loss, generator, running)
-    autoencoder.cpu().eval()
+    pipeline.to("cpu")
+    autoencoder.eval()
 
 
 def _weights(clips: list[ShapesClip]) -> torch.Tensor:

@@ -23,6 +23,7 @@ class ShapesModel:
         latent_shape: shape of the latents of one clip, (C, F, H, W).
         velocity: function of a transformer (compiled or not), noisy latents (B, C, F, H, W), sigmas
             (B,) and captions.
+        learns_made_latents: True if the decoder has a last course on what the transformer makes.
         base: the packaged model that a training starts from and shares its other parts with; None
             for a training from nothing.
     """
@@ -38,6 +39,7 @@ class ShapesModel:
     velocity: Callable[[Any, torch.Tensor, torch.Tensor, EncodedCaptions], torch.Tensor]
     build_scheduler: Callable[[], Any]
     assemble: Callable[[Any, Any, Any, Any], Any]
+    learns_made_latents: bool = False
     base: str | None = None
 
     @property
@@ -71,6 +73,7 @@ def _model(
         velocity=parts.velocity,
         build_scheduler=parts.build_scheduler,
         assemble=parts.assemble,
+        learns_made_latents=getattr(parts, "LEARNS_MADE_LATENTS", False),
         base=getattr(parts, "BASE", None),
     )
 

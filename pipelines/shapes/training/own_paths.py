@@ -8,12 +8,12 @@ Shape suffixes: B clips, C latent channels, F latent frames, H and W latent cell
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from pipelines.shapes.captions import caption
-from pipelines.shapes.training.paths.state_store import State, StateStore
+from pipelines.shapes.training.paths.state_store import StateStore
 from pipelines.shapes.training.paths.trajectory import trajectory
 from pipelines.shapes.training.posterior import Posterior
 from pipelines.shapes.training.text import EncodedCaptions, attribute_targets
@@ -26,7 +26,16 @@ GUIDANCE_SCALES = (1.0, 3.0)
 Flow = Callable[[torch.Tensor, torch.Tensor, EncodedCaptions], torch.Tensor]
 
 
-class OwnPaths(StateStore):
+class State(NamedTuple):
+    """A noisy clip, with the caption that it is to follow."""
+
+    latents: torch.Tensor  # (C, F, H, W)
+    sigma: torch.Tensor  # ()
+    caption: str
+    allowed: torch.Tensor  # (N,) bool, the members that the caption allows
+
+
+class OwnPaths(StateStore[State]):
     """States of rendered paths.
 
     Args:

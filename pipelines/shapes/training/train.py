@@ -33,6 +33,7 @@ from pipelines.shapes.training.lesson import Examples, training_clips
 from pipelines.shapes.training.made_latents import TRAINING as MADE_LATENTS
 from pipelines.shapes.training.made_latents import train_on_made_latents
 from pipelines.shapes.training.models import IMAGE_MODELS, MODELS, ShapesModel, TrainedParts
+from pipelines.shapes.training.running.arguments import add_running_arguments
 from pipelines.shapes.training.running.compute import Compute
 from pipelines.shapes.training.running.pace import Budget
 from pipelines.shapes.training.running.stage import Running
@@ -101,26 +102,25 @@ def transformer_stage(
     return _TRANSFORMERS[model.family].from_pretrained(folder, use_safetensors=True)
 
 
+def made_latents_stage(
+    model: ShapesModel, pipeline: Any, folder: Path, cache: Path, running: Running
+) -> None:
+    """Put the autoencoder whose decoder has had its last course into the pipeline."""
+    if not folder.exists():
+        clips, path = all_clips(), cache / "latents-lattice-all.safetensors"
+        latents = kept_latents(model, path, pipeline.vae, clips, running.compute)
+        train_on_made_latents(pipeline, latents, clips, running)
+        pipeline.vae.save_pretrained(folder)
+    pipeline.vae = _AUTOENCODERS[model.family].from_pretrained(folder, use_safetensors=True).eval()
+
+
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Train a Shapes model (some hours on two idle cores)."
     )
     parser.add_argument("model", choices=list(_TRAINABLE))
     parser.add_argument("--output", type=Path, required=True, help="the diffusers folder to make")
-    parser.add_argument(
-        "--cache",
-        type=Path,
-        help="folder for encoded clips and checkpoints (default: OUTPUT.cache)",
-    )
-    parser.add_argument(
-        "--device",
-        choices=("auto", "cpu", "cuda"),
-        default="auto",
-        help="auto takes a GPU if there is one (default: auto)",
-    )
-    parser.add_argument(
-        "--minutes", type=float, help="time for all stages that are left (default: all steps)"
-    )
+    add_running_arguments(parser)
     return parser.parse_args()
 
 
@@ -132,7 +132,7 @@ def stage_weights(model: ShapesModel) -> dict[str, float]:
         "autoencoder": 0.0 if model.base else AUTOENCODER_WEIGHT,
         "text_encoder": 0.0 if model.base else TEXT_WEIGHT,
     }
-    if model.name == "shapes-ltx":
+    if model.learns_made_latents:
         first |= {MADE_LATENTS.stage: MADE_LATENTS_WEIGHT}
     rest = 1 - sum(first.values())
     return first | {course.name: rest * course.num_steps / all_steps for course in courses}
@@ -154,7 +154,8 @@ def main() -> None:
 
     if model.base:
         copy_shared_parts(model.base, output)
-    autoencoder = autoencoder_stage(model, output / "vae", running("autoencoder"))
+    taught = cache / "vae, taught" if model.learns_made_latents else output / "vae"
+    autoencoder = autoencoder_stage(model, taught, running("autoencoder"))
     tokenizer = tokenizer_stage(output / "tokenizer")
     text_encoder = text_encoder_stage(
         model, output / "text_encoder", tokenizer, running("text_encoder")
@@ -174,11 +175,8 @@ def main() -> None:
             model, folder, latents_path, course, parts, running(course.name)
         )
     pipeline = model.assemble(tokenizer, text_encoder, autoencoder, transformer)
-    if model.name == "shapes-ltx":
-        clips = all_clips()
-        path = cache / "latents-lattice-all.safetensors"
-        latents = kept_latents(model, path, autoencoder, clips, compute)
-        train_on_made_latents(pipeline, latents, clips, running(MADE_LATENTS.stage))
+    if model.learns_made_latents:
+        made_latents_stage(model, pipeline, output / "vae", cache, running(MADE_LATENTS.stage))
     pipeline.save_pretrained(output)
     forget_paths(output)
     plot_losses(log.path, output / "loss.png")

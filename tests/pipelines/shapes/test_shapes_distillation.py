@@ -149,7 +149,8 @@ def test_a_student_learns_with_nag_off_and_on_and_saves_a_lora(
     shape = (len(clips), *model.latent_shape)
     posterior = Posterior(torch.randn(shape, generator=torch.Generator().manual_seed(0)), clips)
     distillation = Distillation("distillation", num_steps=4, batch_size=2, rollout_steps=(2,))
-    student = Student(model, pipeline, distillation, ON_CPU)
+    student = Student(model, pipeline, ON_CPU)
+    student.begin(distillation)
     before = [parameter.detach().clone() for parameter in student.parameters]
     losses: list[float] = []
     learn(student, posterior, clips, Running(lambda _stage, _step, loss: losses.append(loss)))
@@ -161,4 +162,9 @@ def test_a_student_learns_with_nag_off_and_on_and_saves_a_lora(
     student.save(tmp_path)
     weights = load_file(tmp_path / "pytorch_lora_weights.safetensors")
     assert len(weights) == len(before)
-    load_pipeline(model).load_lora_weights(tmp_path)
+    other = load_pipeline(model)
+    other.load_lora_weights(tmp_path)
+    resumed = Student(model, load_pipeline(model), ON_CPU)
+    resumed.load(tmp_path)
+    for old, new in zip(student.parameters, resumed.parameters, strict=True):
+        assert torch.equal(old.to(torch.bfloat16), new.to(torch.bfloat16))

@@ -1,5 +1,6 @@
 """The training of the Shapes models: exact answers, own paths, budgets and interruptions."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from pipelines.shapes.measuring.rendering import load_pipeline
+from pipelines.shapes.training import made_latents
 from pipelines.shapes.training.courses import COURSES
 from pipelines.shapes.training.denoiser import train_transformer
 from pipelines.shapes.training.lesson import Examples, Lesson
@@ -225,3 +228,39 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(ValueError, match="pass --device cpu"):
         Compute.on("cuda")
     assert Compute.on("auto").device.type == "cpu"
+
+
+@pytest.mark.models
+def test_a_decoder_learns_what_the_transformer_makes_and_nothing_else_changes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = MODELS["shapes-ltx"]
+    pipeline = load_pipeline(model)
+    # one member for each combination of attributes
+    clips = list({(c.colour, c.shape, c.motion, c.background): c for c in all_clips()}.values())
+    members = torch.randn(
+        len(clips), *model.latent_shape, generator=torch.Generator().manual_seed(0)
+    )
+    monkeypatch.setattr(made_latents, "NUM_BATCHES", 1)
+    monkeypatch.setattr(made_latents, "BATCH_SIZE", 2)
+    monkeypatch.setattr(made_latents, "NUM_STEPS", (1,))
+    course = replace(made_latents.TRAINING, num_steps=2, batch_size=3, full_share=0.5)
+    monkeypatch.setattr(made_latents, "TRAINING", course)
+    before = {name: value.clone() for name, value in pipeline.vae.state_dict().items()}
+    for max_miss in (0.0, float("inf")):  # no latents of the transformer, or all of them
+        monkeypatch.setattr(made_latents, "MAX_MISS", max_miss)
+        losses: list[float] = []
+        made_latents.train_on_made_latents(
+            pipeline,
+            members,
+            clips,
+            Running(lambda _stage, _step, loss, losses=losses: losses.append(loss)),
+        )
+        assert len(losses) == 2
+        assert all(map(math.isfinite, losses))
+    changed = {
+        name.partition(".")[0]
+        for name, value in pipeline.vae.state_dict().items()
+        if not torch.equal(value, before[name])
+    }
+    assert changed == {"decoder"}

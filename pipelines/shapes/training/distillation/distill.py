@@ -9,11 +9,13 @@ the world that the caption allows. So it commits itself, and few steps suffice.
 
 In a share of the updates NAG is on. Then a member is allowed that the caption allows and that shows
 nothing of what the negative prompt names.
+
+An interrupted distillation goes on where it was: a course whose folder stands in the cache is not
+trained again, and the course that ran has a checkpoint.
 """
 
 import argparse
 from pathlib import Path
-from typing import cast
 
 import torch
 
@@ -24,6 +26,7 @@ from pipelines.shapes.training.kept_latents import kept_latents
 from pipelines.shapes.training.lesson import cell_weights
 from pipelines.shapes.training.models import MODELS
 from pipelines.shapes.training.posterior import Posterior
+from pipelines.shapes.training.running.arguments import add_running_arguments
 from pipelines.shapes.training.running.compute import Compute
 from pipelines.shapes.training.running.pace import Budget
 from pipelines.shapes.training.running.stage import Running
@@ -51,7 +54,7 @@ def learn(
         states = (guided if is_guided else plain).take(student.batch_size)
         latents_BCFHW = torch.stack([state.latents for state in states])
         sigmas_B = torch.stack([state.sigma for state in states])
-        goals_B = torch.stack([cast("torch.Tensor", state.goal) for state in states])
+        goals_B = torch.stack([state.goal for state in states])
         allowed_BN = torch.stack([state.allowed for state in states])
         ends_BCFHW = posterior.members[goals_B]
         weights = cell_weights(ends_BCFHW, distillation.shape_weight)
@@ -80,18 +83,7 @@ def parse_arguments() -> argparse.Namespace:
         "--weights", type=Path, help="the model's folder (default: the packaged one)"
     )
     parser.add_argument("--output", type=Path, required=True, help="the folder of the LoRA")
-    parser.add_argument(
-        "--cache",
-        type=Path,
-        help="folder for encoded clips and checkpoints (default: OUTPUT.cache)",
-    )
-    parser.add_argument(
-        "--device",
-        choices=("auto", "cpu", "cuda"),
-        default="auto",
-        help="auto takes a GPU if there is one (default: auto)",
-    )
-    parser.add_argument("--minutes", type=float, help="time for the training (default: all steps)")
+    add_running_arguments(parser)
     return parser.parse_args()
 
 
@@ -109,14 +101,22 @@ def main() -> None:
     latents_path = cache / "latents-lattice-all.safetensors"
     latents = kept_latents(model, latents_path, pipeline.vae, clips, compute)
     posterior = Posterior(latents.to(compute.device), clips)
-    student = Student(model, pipeline, DISTILLATIONS[0], compute)
+    student = Student(model, pipeline, compute)
     log = TrainingLog(output / "train_log.csv")
     budget = Budget(arguments.minutes, {course.name: course.num_steps for course in DISTILLATIONS})
     for course in DISTILLATIONS:
+        seconds, folder = budget.seconds_for(course.name), cache / course.name
         student.begin(course)
-        seconds = budget.seconds_for(course.name)
-        running = Running(log.log_step, compute, seconds, cache / "checkpoints")
-        learn(student, posterior, clips, running)
+        if folder.exists():
+            student.load(folder)
+            continue
+        learn(
+            student,
+            posterior,
+            clips,
+            Running(log.log_step, compute, seconds, cache / "checkpoints"),
+        )
+        student.save(folder)
     student.save(output)
     plot_losses(log.path, output / "loss.png")
     print(f"saved {output}")

@@ -3,19 +3,32 @@
 Shape suffixes: B clips, C latent channels, F latent frames, H and W latent cells, N members.
 """
 
+from typing import NamedTuple
+
 import torch
 
 from pipelines.shapes.captions import caption
 from pipelines.shapes.training.distillation.negatives import draw_negatives
 from pipelines.shapes.training.distillation.student import Student
-from pipelines.shapes.training.paths.state_store import State, StateStore
+from pipelines.shapes.training.paths.state_store import StateStore
 from pipelines.shapes.training.paths.trajectory import trajectory
 from pipelines.shapes.training.posterior import Posterior
 from pipelines.shapes.training.text import EncodedCaptions, attribute_targets
 from pipelines.shapes.world import ShapesClip, sample_clip
 
 
-class Rollouts(StateStore):
+class State(NamedTuple):
+    """A noisy clip, with its texts and the end that it shall reach."""
+
+    latents: torch.Tensor  # (C, F, H, W)
+    sigma: torch.Tensor  # ()
+    caption: str
+    negative: str
+    allowed: torch.Tensor  # (N,) bool, the members that the texts allow
+    goal: torch.Tensor  # (), the member that is nearest to the end of the path
+
+
+class Rollouts(StateStore[State]):
     """The states of paths that a student takes with the sampler of its pipeline.
 
     Args:
@@ -56,7 +69,7 @@ class Rollouts(StateStore):
         return [
             state
             for latents, sigmas_B in passed
-            for state in map(State, latents, sigmas_B, captions, allowed_BN, negatives, goals_B)
+            for state in map(State, latents, sigmas_B, captions, negatives, allowed_BN, goals_B)
         ]
 
     def _walk(

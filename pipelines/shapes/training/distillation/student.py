@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers.loaders.lora_base import LORA_WEIGHT_NAME_SAFE
 from diffusers.training_utils import EMAModel
 from peft import LoraConfig
-from peft.utils import get_peft_model_state_dict
+from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import load_file
 
 from nag import NagParams
 from nag.attention.denoising_calls import DenoisingStep, GuidedRows
@@ -22,7 +24,7 @@ from pipelines.shapes.training.running.checkpoints import Learning
 from pipelines.shapes.training.running.compute import Compute
 from pipelines.shapes.training.text import MAX_TOKENS, EncodedCaptions, encode_captions
 
-LORA_RANK = 32
+LORA_RANK, LORA_SEED = 32, 21
 # every linear layer of attention and of the feed-forward, by the names that Wan and LTX share
 LORA_MODULES = r".*\.(to_q|to_k|to_v|to_out\.0|net\.0\.proj|net\.2)"
 
@@ -80,11 +82,9 @@ class EveryCall:
 class Student:
     """A transformer with a LoRA that learns."""
 
-    def __init__(
-        self, model: ShapesModel, pipeline: Any, distillation: Distillation, compute: Compute
-    ) -> None:
+    def __init__(self, model: ShapesModel, pipeline: Any, compute: Compute) -> None:
         self.model, self.pipeline, self._compute = model, pipeline, compute
-        torch.manual_seed(distillation.seed)
+        torch.manual_seed(LORA_SEED)
         pipeline.to(compute.device)
         transformer = pipeline.transformer
         transformer.requires_grad_(requires_grad=False)
@@ -102,7 +102,7 @@ class Student:
         self._guidance = InstalledGuidance(pipeline, EveryCall())
         self._compiled = torch.compile(transformer)
         self.scheduler = pipeline.scheduler
-        self.begin(distillation)
+        self.begin(DISTILLATIONS[0])
 
     def begin(self, distillation: Distillation) -> None:
         """Begin a course with the LoRA as it is."""
@@ -165,7 +165,12 @@ class Student:
 
     def save(self, folder: Path) -> None:
         """Write the weights in the form that diffusers' `load_lora_weights` reads."""
-        self._guidance.remove()
         layers = get_peft_model_state_dict(self.pipeline.transformer)
         halves = {name: weight.to(torch.bfloat16).contiguous() for name, weight in layers.items()}
         self.pipeline.save_lora_weights(folder, transformer_lora_layers=halves)
+
+    def load(self, folder: Path) -> None:
+        """Take the weights that `save` wrote."""
+        saved = load_file(folder / LORA_WEIGHT_NAME_SAFE)
+        layers = {name.removeprefix("transformer."): value for name, value in saved.items()}
+        set_peft_model_state_dict(self.pipeline.transformer, layers)

@@ -1,28 +1,14 @@
-"""States to learn from, which the model that learns has passed itself."""
+"""A store of states to learn from, which the model that learns has passed itself."""
 
-from typing import NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 import torch
 
 Option = TypeVar("Option")
+State = TypeVar("State")
 
 
-class State(NamedTuple):
-    """A noisy clip, with the caption that it is to follow and the negative prompt to avoid.
-
-    Args:
-        goal: the member of the world that its path shall end at, or None if that is open.
-    """
-
-    latents: torch.Tensor  # (C, F, H, W)
-    sigma: torch.Tensor  # ()
-    caption: str
-    allowed: torch.Tensor  # (N,) bool, the members that the texts allow
-    negative: str = ""
-    goal: torch.Tensor | None = None  # ()
-
-
-class StateStore:
+class StateStore(Generic[State]):
     """A store that is refilled by rendering when it runs out; `_render` gives the new states."""
 
     def __init__(self, generator: torch.Generator) -> None:
