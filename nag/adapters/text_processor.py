@@ -65,10 +65,3 @@ class NagTextProcessor(NagProcessor):
 def split_heads(attn: Any, projected_BTD: torch.Tensor) -> torch.Tensor:
     """Return (B, T, H, K) from (B, T, D)."""
     return projected_BTD.unflatten(2, (attn.heads, -1))
-
-
-def additive_bias(mask_B11T: torch.Tensor | None, query: torch.Tensor) -> torch.Tensor | None:
-    """Return a mask as values that are added to the logits."""
-    if mask_B11T is None or mask_B11T.dtype != torch.bool:
-        return mask_B11T
-    return torch.zeros_like(mask_B11T, dtype=query.dtype).masked_fill(~mask_B11T, -torch.inf)

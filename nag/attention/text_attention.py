@@ -67,3 +67,10 @@ class TextAttention:
     def _over(self, tokens: slice) -> torch.Tensor:
         bias = None if self.bias is None else self.bias[..., tokens]
         return self.attend(self.query, self.key[:, tokens], self.value[:, tokens], bias)
+
+
+def additive_bias(mask: torch.Tensor | None, query: torch.Tensor) -> torch.Tensor | None:
+    """Return a mask as values that are added to the logits; one of these is returned as it is."""
+    if mask is None or mask.dtype != torch.bool:
+        return mask
+    return torch.zeros_like(mask, dtype=query.dtype).masked_fill(~mask, -torch.inf)

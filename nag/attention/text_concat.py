@@ -15,7 +15,7 @@ import torch
 from nag.attention.kept_projections import KeyValue
 from nag.attention.methods import build_methods
 from nag.attention.text.layout import VIDEO_TEXT, TextInput, TextLayout
-from nag.attention.text_attention import Attend, TextAttention
+from nag.attention.text_attention import Attend, TextAttention, additive_bias
 from nag.errors import NagParameterError
 from nag.params import GuidanceParams, NagParams
 
@@ -67,7 +67,8 @@ class TextConcat:
             query_BLHK: queries of the L video tokens.
             key_BTHK: keys of the T text tokens, the negative prompt's last.
             value_BTHK: values of the same tokens.
-            bias_BH1T: values that the text's mask adds to the logits; None without a mask.
+            bias_BH1T: the text's mask, True where a token is seen, or values that it adds to the
+                logits; None without a mask.
 
         Returns:
             (B, L, D), heads merged, before the output projection.
@@ -81,7 +82,7 @@ class TextConcat:
             key_BTHK,
             value_BTHK,
             layout.positive_length,
-            bias_BH1T,
+            additive_bias(bias_BH1T, query_BLHK),
             negative_mask,
         )
         if layout.guided is None:

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 import torch
 
-from nag import NagTextError, NegativeText, guide, install
+from nag import NagTextError, NasaParams, NegativeText, VsfParams, guide, install
+from nag.params import GuidanceParams
 from tests.builders import tiny
 from tests.builders.tiny import TEXT_DIM
 from tests.builders.tiny_sana_wm import a_camera, sana_wm_pipeline
@@ -64,6 +65,19 @@ def test_the_prompts_pass_alone_is_guided_as_by_hand(cfg: bool) -> None:
     with guide(pipeline, NEGATIVE, nag_scale=1.0):
         assert torch.equal(render(pipeline, cfg=cfg), plain)
     assert torch.equal(render(pipeline, cfg=cfg), plain)
+
+
+@pytest.mark.parametrize("params", [VsfParams(), NasaParams()])
+def test_filler_of_either_prompt_is_not_seen_by_any_method(params: GuidanceParams) -> None:
+    pipeline = sana_wm_pipeline()
+    guided: list[torch.Tensor] = []
+    for filler in (0.0, 50.0):
+        prompt, negative = seeded(1, 1, 1, LENGTH, TEXT_DIM), NEGATIVE.embeds.clone()
+        prompt[..., 5:, :], negative[:, 3:] = filler, filler
+        with guide(pipeline, NegativeText(negative, NEGATIVE.attention_mask), params):
+            guided.append(render(pipeline, prompt_embeds=prompt))
+    assert_agrees(guided[1], guided[0])
+    assert_differs(guided[0], render(pipeline))
 
 
 def test_a_negative_prompt_of_words_is_encoded_as_the_pipelines_own() -> None:

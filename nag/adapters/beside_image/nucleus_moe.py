@@ -18,7 +18,7 @@ from diffusers.models.transformers.transformer_qwenimage import apply_rotary_emb
 from nag.adapters.adapter import AUTHORS_FOR_FLUX, Adapter, embeds_and_mask
 from nag.adapters.beside_image.added_text import beside_image
 from nag.adapters.cross_attention import repeat_heads
-from nag.adapters.text_processor import NagTextProcessor, additive_bias
+from nag.adapters.text_processor import NagTextProcessor
 from nag.attention.text.layout import TextInput
 from nag.errors import NagTextError
 
@@ -83,7 +83,8 @@ class NagNucleusMoEAttnProcessor(NagTextProcessor):
             lengths = layout.positive_length, layout.negative_length
             of_texts = torch.cat([of_text[:length] for length in lengths])
             text_key = _rotate(text_key, of_texts, use_real=False)
-        bias = _text_bias(attention_mask, query)
+        # the image's tokens come first
+        bias = None if attention_mask is None else attention_mask[:, None, None, query.shape[1] :]
         output = self.text_concat.guide(
             beside_image(self._attend),
             torch.cat([query, key, value], dim=-1),
@@ -94,13 +95,6 @@ class NagNucleusMoEAttnProcessor(NagTextProcessor):
         for layer in attn.to_out:
             output = layer(output)
         return output
-
-
-def _text_bias(mask: torch.Tensor | None, query_BLHK: torch.Tensor) -> torch.Tensor | None:
-    """Return the part of a mask that is the text's; the image's tokens come first."""
-    if mask is None:
-        return None
-    return additive_bias(mask[:, None, None, query_BLHK.shape[1] :], query_BLHK)
 
 
 def _is_text_attention(_name: str, module: Any) -> bool:

@@ -18,7 +18,7 @@ from diffusers.models.transformers.transformer_prx import (
 
 from nag.adapters.adapter import AUTHORS_FOR_FLUX, Adapter, embeds_and_mask
 from nag.adapters.beside_image.added_text import beside_image
-from nag.adapters.text_processor import NagTextProcessor, additive_bias
+from nag.adapters.text_processor import NagTextProcessor
 from nag.attention.kept_projections import KeyValue
 from nag.attention.text.layout import TextInput
 
@@ -62,7 +62,7 @@ class NagPRXAttnProcessor(NagTextProcessor):
         )
         bias = None
         if attention_mask is not None:
-            bias = additive_bias(attention_mask.bool()[:, None, None], query_BLHK)
+            bias = attention_mask.bool()[:, None, None]
         output = self.text_concat.guide(
             beside_image(self._attend),
             torch.cat([query_BLHK, key_BLHK, value_BLHK], dim=-1),

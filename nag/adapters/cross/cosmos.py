@@ -16,7 +16,7 @@ from diffusers.models.transformers.transformer_cosmos import (
 
 from nag.adapters.adapter import Adapter
 from nag.adapters.cross_attention import NagAttnProcessor, is_text_attention
-from nag.adapters.text_processor import additive_bias, split_heads
+from nag.adapters.text_processor import split_heads
 from nag.attention.text.layout import TextInput
 
 TEXT = TextInput("encoder_hidden_states", "attention_mask")
@@ -47,7 +47,7 @@ class NagCosmosAttnProcessor(NagAttnProcessor):
         query_BLHK = self._query(attn, hidden_states)
         key_BTHK, value_BTHK = self._key_value(attn, text_BTD, hidden_states.shape[1])
         output_BLD = self.text_concat.guide(
-            self._attend, query_BLHK, key_BTHK, value_BTHK, additive_bias(text_mask, query_BLHK)
+            self._attend, query_BLHK, key_BTHK, value_BTHK, text_mask
         )
         if image_BID is not None:
             output_BLD = output_BLD + self._of_image(attn, hidden_states, image_BID, image_mask)

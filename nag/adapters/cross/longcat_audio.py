@@ -17,7 +17,7 @@ from diffusers.models.transformers.transformer_longcat_audio_dit import (
 )
 
 from nag.adapters.adapter import Adapter
-from nag.adapters.text_processor import NagTextProcessor, additive_bias, split_heads
+from nag.adapters.text_processor import NagTextProcessor, split_heads
 from nag.attention.block_text.hook import BlockTextPlan
 from nag.attention.text.negative_text import NegativeText
 
@@ -56,7 +56,7 @@ class NagAudioDiTAttnProcessor(NagTextProcessor):
         value_BTHK = split_heads(attn, attn.to_v(encoder_hidden_states))
         bias = None
         if attention_mask is not None:
-            bias = additive_bias(attention_mask[:, None, None, :], query_BLHK)
+            bias = attention_mask[:, None, None, :]
         output_BLD = self.text_concat.guide(self._attend, query_BLHK, key_BTHK, value_BTHK, bias)
         if post_attention_mask is not None:
             output_BLD = output_BLD * post_attention_mask[:, :, None].to(output_BLD.dtype)

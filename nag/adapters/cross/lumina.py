@@ -14,7 +14,6 @@ from diffusers.models.embeddings import apply_rotary_emb
 
 from nag.adapters.adapter import Adapter, embeds_and_mask
 from nag.adapters.cross_attention import NagAttnProcessor, repeat_heads
-from nag.adapters.text_processor import additive_bias
 from nag.attention.block_text.pool import TextPool
 from nag.attention.kept_projections import KeyValue
 from nag.attention.text.layout import TextInput
@@ -60,7 +59,7 @@ class NagLuminaAttnProcessor(NagAttnProcessor):
         rotated: Any = apply_rotary_emb(query_BLHK, query_rotary_emb, use_real=False)
         query_BLHK = rotated.to(query_BLD.dtype)
         key_BTHK, value_BTHK = self._key_value(attn, encoder_hidden_states, hidden_states.shape[1])
-        bias = additive_bias(attention_mask.bool()[:, None, None, :], query_BLHK)
+        bias = attention_mask.bool()[:, None, None, :]
         output_BLD = self.text_concat.guide(self._attend, query_BLHK, key_BTHK, value_BTHK, bias)
         return output_BLD.unflatten(2, (attn.heads, -1))
 

@@ -16,7 +16,7 @@ from diffusers.models.transformers.transformer_stable_audio3 import (
 )
 
 from nag.adapters.adapter import Adapter, embeds_and_mask
-from nag.adapters.text_processor import NagTextProcessor, additive_bias, split_heads
+from nag.adapters.text_processor import NagTextProcessor, split_heads
 from nag.attention.kept_projections import KeyValue
 from nag.attention.text.layout import TextInput
 
@@ -46,7 +46,7 @@ class NagStableAudio3AttnProcessor(NagTextProcessor):
         key_BTHK, value_BTHK = self._key_value(attn, context, hidden_states.shape[1])
         bias = None
         if context_mask is not None:
-            bias = additive_bias(context_mask[:, None, None, :].bool(), query_BLHK)
+            bias = context_mask[:, None, None, :].bool()
         attend = self._attend_to_difference if attn.use_differential else self._attend
         return attn.to_out(self.text_concat.guide(attend, query_BLHK, key_BTHK, value_BTHK, bias))
 

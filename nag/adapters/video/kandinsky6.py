@@ -18,7 +18,7 @@ from diffusers.models.transformers.transformer_kandinsky6 import (
 )
 
 from nag.adapters.adapter import Adapter
-from nag.adapters.text_processor import NagTextProcessor, additive_bias
+from nag.adapters.text_processor import NagTextProcessor
 from nag.attention.kept_projections import KeyValue
 from nag.attention.text.layout import TextInput
 from nag.attention.text.negative_text import NegativeText
@@ -60,7 +60,7 @@ class NagKandinsky6AttnProcessor(NagTextProcessor):
             )
         key_BTHK, value_BTHK = self._key_value(attn, text_BTD, hidden_states.shape[1])
         query_BLHK = attn.query_norm(_split_heads(attn, attn.to_query(hidden_states)))
-        bias = None if attn_mask is None else additive_bias(attn_mask[:, None, None], query_BLHK)
+        bias = None if attn_mask is None else attn_mask[:, None, None]
         output_BLD = self.text_concat.guide(self._attend, query_BLHK, key_BTHK, value_BTHK, bias)
         return attn.out_layer(output_BLD)
 
