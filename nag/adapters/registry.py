@@ -66,6 +66,7 @@ MODULES = {
     "SanaWMTransformer3DModel": "video.sana_wm",
     "HiDreamImageTransformer2DModel": "joint.hidream",
     "BriaFiboTransformer2DModel": "joint.bria_fibo",
+    "BriaFibo2Transformer2DModel": "sequence.bria_fibo2",
     "Flux2Transformer2DModel": "sequence.flux2",
     "ErnieImageTransformer2DModel": "sequence.ernie_image",
     "Ideogram4Transformer2DModel": "sequence.ideogram4",

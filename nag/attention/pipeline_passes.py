@@ -234,7 +234,7 @@ OF_SINGLE_STREAMS: dict[str, Passes] = {
         ),
         "prompt half",
     ),
-    **dict.fromkeys(("Lumina2Pipeline", "Krea2Pipeline"), "prompt first"),
+    **dict.fromkeys(("Lumina2Pipeline", "Krea2Pipeline", "BriaFibo2Pipeline"), "prompt first"),
     "QwenImage21Pipeline": "named",
     "ErnieImagePipeline": "batched",
     **dict.fromkeys(("Flux2Pipeline", "Ideogram4Pipeline"), "single"),

@@ -13,10 +13,12 @@ from torch.nn.utils.rnn import pad_sequence
 from nag import NegativeText
 from tests.builders import tiny_sequence
 from tests.builders.tiny import TEXT_DIM
+from tests.builders.tiny_fibo2 import NUM_TEXTS, fibo2_pipeline
 from tests.nag.flux2_by_hand import Flux2Attention
 from tests.nag.reference import mask
 from tests.nag.sequence_by_hand import Call, Rows
 from tests.nag.stream_attentions import (
+    BriaFibo2Attention,
     ErnieImageAttention,
     Ideogram4Attention,
     Krea2Attention,
@@ -195,6 +197,49 @@ def _qwen21_two(call: Call, text: torch.Tensor) -> Call:
     return call | two | {name: torch.cat([call[name], one]) for name, one in of_text}
 
 
+def _fibo2_arguments(ones: list[torch.Tensor], prefix: str) -> dict[str, Any]:
+    embeds, masks = _krea2_arguments(ones, prefix).items()
+    return {embeds[0]: embeds[1].transpose(1, 2), masks[0]: masks[1]}
+
+
+def _fibo2_masked(call: Call) -> Call:
+    """Return a call with the mask that the pipeline leaves out of texts of one length."""
+    embeds, masks = call["encoder_hidden_states"], call["encoder_attention_mask"]
+    is_text = torch.ones(len(embeds), embeds.shape[2], dtype=torch.bool) if masks is None else masks
+    return call | {"encoder_attention_mask": is_text}
+
+
+def _fibo2_texts(call: Call) -> list[torch.Tensor]:
+    tokens = call["encoder_hidden_states"].transpose(1, 2)
+    return _lumina2_texts(_fibo2_masked(call) | {"encoder_hidden_states": tokens})
+
+
+def _fibo2_row(call: Call, row: int) -> Call:
+    images = call["context_latents"]
+    of_row = None if images is None else [image[row : row + 1] for image in images]
+    return _lumina2_row(_fibo2_masked(call), row) | {"context_latents": of_row}
+
+
+def _fibo2_two(call: Call, text: torch.Tensor) -> Call:
+    two = {name: torch.cat([call[name]] * 2) for name in ("hidden_states", "timestep")}
+    names = ("encoder_hidden_states", "encoder_attention_mask")
+    of_text = zip(names, _fibo2_arguments([*_fibo2_texts(call), text], "").values(), strict=True)
+    images = call["context_latents"]
+    both = None if images is None else [image.repeat(2, 1, 1, 1) for image in images]
+    return call | two | dict(of_text) | {"context_latents": both}
+
+
+def _fibo2_image(call: Call, _text_length: int) -> slice:
+    images = [call["hidden_states"], *(call["context_latents"] or ())]
+    num_tokens = sum(image.shape[2] * image.shape[3] // 4 for image in images)
+    # Texts of up to 4 tokens have 2 gist tokens, up to 22 tokens 4, longer ones 6. They stand
+    # before the image, or behind it in a call whose texts differ in their number.
+    lengths = call["encoder_attention_mask"].sum(1).tolist()
+    gists = {2 if length <= 4 else 4 if length <= 22 else 6 for length in lengths}
+    start = gists.pop() if len(gists) == 1 else 0
+    return slice(start, start + num_tokens)
+
+
 def _ernie_texts(call: Call) -> list[torch.Tensor]:
     pairs = zip(call["text_bth"], call["text_lens"], strict=True)
     return [row[:length] for row, length in pairs]
@@ -285,6 +330,21 @@ FAMILIES = {
         Rows(_lumina2_texts, _lumina2_row, _krea2_two, _flux2_image, torch.stack, Krea2Attention),
         lora=("to_k", "to_out.0", "to_gate"),
         token_shape=(2, TEXT_DIM // 2),
+    ),
+    "Fibo 2": Family(
+        fibo2_pipeline,
+        7,
+        1.0,
+        _fibo2_arguments,
+        Rows(
+            _fibo2_texts,
+            _fibo2_row,
+            _fibo2_two,
+            _fibo2_image,
+            torch.stack,
+            BriaFibo2Attention,
+        ),
+        token_shape=(NUM_TEXTS, TEXT_DIM // NUM_TEXTS),
     ),
     "Ideogram 4": Family(
         tiny_sequence.ideogram4_pipeline,

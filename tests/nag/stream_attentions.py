@@ -113,6 +113,36 @@ class QwenImage21Attention(StreamAttention):
         return torch.polar(torch.ones_like(angles), angles)
 
 
+class BriaFibo2Attention(StreamAttention):
+    """Fibo 2's: in one sequence, or from it to hidden states of the text."""
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        freqs_cis: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        texts = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        rows: list[np.ndarray] = []
+        for row, (hidden, text) in enumerate(zip(hidden_states, texts, strict=True)):
+            query, key, value = (
+                layer(tokens).unflatten(1, (attn.heads, -1))
+                for layer, tokens in ((attn.to_q, hidden), (attn.to_k, text), (attn.to_v, text))
+            )
+            query, key = attn.norm_q(query), attn.norm_k(key)
+            if freqs_cis is not None:
+                query, key = turned_pairs(query, freqs_cis[0]), turned_pairs(key, freqs_cis[0])
+            mask = None if attention_mask is None else attention_mask[row]
+            sums = softmax_sums(
+                query.flatten(1), key.flatten(1), value.flatten(1), attn.heads, mask
+            )
+            rows.append(sums.mean().reshape(len(hidden), -1))
+        self.call.guide(rows)
+        return attn.to_out[0](torch.from_numpy(np.stack(rows)).to(hidden_states.dtype))
+
+
 class Ideogram4Attention(StreamAttention):
     """Ideogram 4's, which turns the halves of each head and leaves the filler out."""
 

@@ -59,7 +59,7 @@ def _text(arguments: Arguments) -> torch.Tensor:
     return arguments["text_bth"]
 
 
-def _image_starts(arguments: Arguments) -> list[int]:
+def _image_starts(_model: Any, arguments: Arguments) -> list[int]:
     return [0] * len(arguments["text_bth"])
 
 

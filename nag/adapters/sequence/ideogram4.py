@@ -67,7 +67,7 @@ def _text(arguments: Arguments) -> torch.Tensor:
     return arguments["encoder_hidden_states"]  # with zeros in the place of the image
 
 
-def _image_starts(arguments: Arguments) -> list[int]:
+def _image_starts(_model: Any, arguments: Arguments) -> list[int]:
     return (arguments["indicator"] == OUTPUT_IMAGE_INDICATOR).int().argmax(dim=1).tolist()
 
 
@@ -75,7 +75,7 @@ def _embed(model: Any, arguments: Arguments, text_TD: torch.Tensor) -> EmbeddedT
     tokens = model.llm_cond_proj(model.llm_cond_norm(text_TD[None]))
     no_image = torch.zeros(tokens.shape[:2], dtype=torch.long, device=tokens.device)
     tokens = tokens + model.embed_image_indicator(no_image)
-    image_ids = arguments["position_ids"][:1, _image_starts(arguments)[0] :]
+    image_ids = arguments["position_ids"][:1, _image_starts(model, arguments)[0] :]
     text_ids = torch.arange(len(text_TD)).to(image_ids)[None, :, None].expand(-1, -1, 3)
     of_both = model.rotary_emb(torch.cat([image_ids, text_ids], dim=1))
     rotary = torch.stack(of_both, dim=-1).to(tokens.dtype)

@@ -68,7 +68,7 @@ def _text(arguments: Arguments) -> torch.Tensor:
     return arguments["encoder_hidden_states"]
 
 
-def _image_starts(arguments: Arguments) -> list[int]:
+def _image_starts(_model: Any, arguments: Arguments) -> list[int]:
     num_rows, length = arguments["encoder_hidden_states"].shape[:2]
     return [length] * num_rows
 

@@ -48,7 +48,7 @@ def _text(arguments: Arguments) -> torch.Tensor:
     return arguments["encoder_hidden_states"]
 
 
-def _image_starts(arguments: Arguments) -> list[int]:
+def _image_starts(_model: Any, arguments: Arguments) -> list[int]:
     return arguments["encoder_attention_mask"].sum(dim=1).tolist()
 
 

@@ -161,7 +161,7 @@ def _text(arguments: Arguments) -> torch.Tensor:
     return arguments["encoder_hidden_states"]
 
 
-def _image_starts(arguments: Arguments) -> list[int]:
+def _image_starts(_model: Any, arguments: Arguments) -> list[int]:
     num_rows, length = arguments["encoder_hidden_states"].shape[:2]
     return [0 if arguments["kv_cache_mode"] == "cached" else length] * num_rows
 

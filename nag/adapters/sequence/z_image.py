@@ -53,7 +53,7 @@ def _text(arguments: Arguments) -> torch.Tensor:
     return pad_sequence(texts, batch_first=True)
 
 
-def _image_starts(arguments: Arguments) -> list[int]:
+def _image_starts(_model: Any, arguments: Arguments) -> list[int]:
     sizes = {tuple(image.shape) for image in arguments["x"]}
     if len(sizes) > 1:
         raise NagTextError(f"the images of a guided call must have one size, got {sorted(sizes)}")

@@ -4,8 +4,8 @@ Between the blocks the model has its own sequence, as without guidance, so that 
 ControlNet and the last layers find what they expect. The negative prompt's tokens wait here.
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -40,11 +40,14 @@ class EmbeddedText:
         num_image_tokens: tokens of the image, L.
         rotary: rotary embedding of the image and of this text behind it, (1, L + N, ...); None
             where the image's is the same beside every text, and the text's is none.
+        texts: text that a cross-attention in a block reads besides, (1, T, C), by the `block` of
+            its processor.
     """
 
     tokens: torch.Tensor
     num_image_tokens: int
     rotary: torch.Tensor | None = None
+    texts: Mapping[str, torch.Tensor] = field(default_factory=dict[str, torch.Tensor])
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,8 @@ class SequencePlan:
     Args:
         blocks: returns the blocks that take the sequence first of all their arguments.
         text: returns the prompts of a call, (B, T, D), with a filler behind the shorter ones.
-        image_starts: returns the first image token in each row's sequence, of a call's arguments.
+        image_starts: returns the first image token in each row's sequence; takes the model and a
+            call's arguments.
         embed: embeds one text, (T, D); takes the model and the call's arguments too.
         lengthen: returns the arguments of a block's call with tokens behind the sequence.
         token_axis: axis of the tokens in the sequence of a block, 1 or 0.
@@ -62,7 +66,7 @@ class SequencePlan:
 
     blocks: Callable[[Any], Iterable[torch.nn.Module]]
     text: Callable[[Arguments], torch.Tensor]
-    image_starts: Callable[[Arguments], list[int]]
+    image_starts: Callable[[Any, Arguments], list[int]]
     embed: Callable[[Any, Arguments, torch.Tensor], EmbeddedText]
     lengthen: Callable[[tuple[Any, ...], Arguments, torch.Tensor], BlockInputs] = append_tokens
     token_axis: int = 1
@@ -122,7 +126,7 @@ class SequenceLanesHook(CallHook):
         replace(negative, has_default_length=False).fit(text_BTD, guided)
         texts = [one.to(text_BTD) for one in _without_filler(negative)]
         index = guided.index(len(texts))[guided.start : guided.stop]
-        starts = tuple(self._plan.image_starts(of_call)[guided.start : guided.stop])
+        starts = tuple(self._plan.image_starts(self._model, of_call)[guided.start : guided.stop])
 
         # Within the call, since offloading brings the model's layers in after this hook.
         def embed(sequence_BSD: torch.Tensor) -> tuple[SequenceLane, torch.Tensor]:
@@ -195,6 +199,7 @@ def _lane(
     tokens_BND[guided.start : guided.stop] = tokens_GND
     ends = torch.tensor(lengths, device=sequence_BSD.device) + num_image_tokens
     positions = torch.arange(num_image_tokens + width, device=sequence_BSD.device)
+    texts, text_mask = _block_texts([one.texts for one in embedded])
     lane = SequenceLane(
         guided,
         sequence_BSD.shape[1],
@@ -203,8 +208,32 @@ def _lane(
         width,
         torch.cat(filled) if filled else None,
         None if min(lengths) == width else positions < ends[:, None],
+        texts,
+        text_mask,
     )
     return lane, tokens_BND
+
+
+def _block_texts(
+    of_rows: list[Mapping[str, torch.Tensor]],
+) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
+    """Return the texts of cross-attentions, (G, T, C) each, and their mask, None if none is filled.
+
+    All texts of a row have one length.
+    """
+    if not of_rows[0]:
+        return {}, None
+    firsts = [next(iter(one.values())) for one in of_rows]
+    lengths = [one.shape[1] for one in firsts]
+    width = max(lengths)
+    texts = {
+        block: torch.cat([_filled(one[block], width) for one in of_rows]) for block in of_rows[0]
+    }
+    if min(lengths) == width:
+        return texts, None
+    device = firsts[0].device
+    ends = torch.tensor(lengths, device=device)
+    return texts, torch.arange(width, device=device) < ends[:, None]
 
 
 def _filled(tokens: torch.Tensor, length: int) -> torch.Tensor:
