@@ -243,7 +243,7 @@ def test_a_shallow_copy_of_the_pipeline_is_another_one(name: str) -> None:
 
 
 # One of each way in which a negative prompt reaches the attentions.
-WAYS = ("Wan", "Flux", "Qwen-Image", "Z-Image", "Flux 2")
+WAYS = ("Wan", "Flux", "Qwen-Image", "Z-Image", "Flux 2", "Fibo 2")
 
 
 @pytest.mark.slow
