@@ -250,10 +250,10 @@ def hunyuan_video15_pipeline() -> Any:
     return finished(HunyuanVideo15Pipeline(**parts))
 
 
-def cogvideox_pipeline() -> Any:
+def cogvideox_pipeline(in_channels: int = 4) -> Any:
     torch.manual_seed(0)
     transformer = CogVideoXTransformer3DModel(
-        in_channels=4,
+        in_channels=in_channels,
         out_channels=4,
         num_layers=2,
         text_embed_dim=TEXT_DIM,

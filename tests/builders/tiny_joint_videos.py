@@ -100,21 +100,22 @@ def a_face(rows: int) -> dict[str, Any]:
     return a_picture(rows) | of_face
 
 
-def easyanimate_pipeline() -> Any:
+def easyanimate_pipeline(**changes: Any) -> Any:
     torch.manual_seed(0)
-    transformer = EasyAnimateTransformer3DModel(
-        num_attention_heads=2,
-        attention_head_dim=16,
-        in_channels=4,
-        out_channels=4,
-        patch_size=2,
-        sample_width=8,
-        sample_height=8,
-        num_layers=2,
-        mmdit_layers=1,
-        time_embed_dim=8,
-        text_embed_dim=TEXT_DIM,
-    )
+    config: dict[str, Any] = {
+        "num_attention_heads": 2,
+        "attention_head_dim": 16,
+        "in_channels": 4,
+        "out_channels": 4,
+        "patch_size": 2,
+        "sample_width": 8,
+        "sample_height": 8,
+        "num_layers": 2,
+        "mmdit_layers": 1,
+        "time_embed_dim": 8,
+        "text_embed_dim": TEXT_DIM,
+    }
+    transformer = EasyAnimateTransformer3DModel(**{**config, **changes})
     vae = AutoencoderKLMagvit(**OF_VAE).eval()
     return _finished(EasyAnimatePipeline, vae=vae, transformer=randomized(transformer))
 

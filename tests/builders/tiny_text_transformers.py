@@ -149,31 +149,39 @@ class NoSafetyChecker:
         return self
 
 
+def cosmos_transformer(
+    image_tokens: int | None = None, *, is_25: bool = False, **changes: Any
+) -> CosmosTransformer3DModel:
+    """Build the transformer of Cosmos 1 and 2, or that of 2.5, which projects its text."""
+    torch.manual_seed(0)
+    config: dict[str, Any] = {
+        "in_channels": 4,
+        "out_channels": 4,
+        "num_attention_heads": HEADS,
+        "attention_head_dim": HEAD_DIM,
+        "num_layers": 2,
+        "mlp_ratio": 2,
+        "text_embed_dim": WIDTH if is_25 else TEXT_DIM,
+        "adaln_lora_dim": 4,
+        "max_size": (2, 16, 16),
+        "concat_padding_mask": False,
+        "extra_pos_embed_type": None,
+        "use_crossattn_projection": is_25,
+        "crossattn_proj_in_channels": TEXT_DIM,
+        "encoder_hidden_states_channels": WIDTH,
+        "img_context_dim_in": 6 if image_tokens else None,
+        "img_context_num_tokens": image_tokens or 0,
+        "img_context_dim_out": WIDTH,
+    }
+    return CosmosTransformer3DModel(**{**config, **changes}).eval()
+
+
 def cosmos_pipeline(image_tokens: int | None = None) -> Any:
     """Build Cosmos 2; with image tokens, the transformer of 2.5, which takes them beside the text.
 
     A pipeline of 2.5 needs an autoencoder and a ControlNet for them, so a hook adds them here.
     """
-    torch.manual_seed(0)
-    transformer = CosmosTransformer3DModel(
-        in_channels=4,
-        out_channels=4,
-        num_attention_heads=HEADS,
-        attention_head_dim=HEAD_DIM,
-        num_layers=2,
-        mlp_ratio=2,
-        text_embed_dim=WIDTH if image_tokens else TEXT_DIM,
-        adaln_lora_dim=4,
-        max_size=(2, 16, 16),
-        concat_padding_mask=False,
-        extra_pos_embed_type=None,
-        use_crossattn_projection=image_tokens is not None,
-        crossattn_proj_in_channels=TEXT_DIM,
-        encoder_hidden_states_channels=WIDTH,
-        img_context_dim_in=6 if image_tokens else None,
-        img_context_num_tokens=image_tokens or 0,
-        img_context_dim_out=WIDTH,
-    )
+    transformer = cosmos_transformer(image_tokens, is_25=image_tokens is not None)
     if image_tokens:
         image = torch.randn(1, image_tokens, 6)
         transformer.register_forward_pre_hook(
@@ -192,7 +200,7 @@ def _with_image(call: dict[str, Any], image: torch.Tensor) -> dict[str, Any]:
     return {**call, "encoder_hidden_states": (text, image.expand(len(text), -1, -1))}
 
 
-def kandinsky_pipeline() -> Any:
+def kandinsky_pipeline(*, has_image: bool = False) -> Any:
     """Build Kandinsky 5, whose text passes through one block of its own."""
     torch.manual_seed(0)
     transformer = Kandinsky5Transformer3DModel(
@@ -206,6 +214,7 @@ def kandinsky_pipeline() -> Any:
         num_text_blocks=1,
         num_visual_blocks=2,
         axes_dims=(4, 4, 4),
+        visual_cond=has_image,
     )
     for name, weight in transformer.named_parameters():
         if name.endswith("modulation.out_layer.weight"):

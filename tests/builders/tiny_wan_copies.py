@@ -1,6 +1,6 @@
 """Models made from Wan, of real classes at tiny size, with random weights.
 
-Helios, AnyFlow and ChronoEdit. They are called with embeddings.
+Helios, AnyFlow, ChronoEdit and Wan Animate. They are called with embeddings.
 """
 
 from typing import Any
@@ -16,6 +16,7 @@ from diffusers import (
     HeliosPyramidPipeline,
     HeliosScheduler,
     HeliosTransformer3DModel,
+    WanAnimateTransformer3DModel,
 )
 
 from tests.builders import tiny
@@ -92,3 +93,16 @@ def chronoedit_pipeline() -> ChronoEditPipeline:
     pipeline = ChronoEditPipeline(transformer=transformer, **parts)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def wan_animate_transformer() -> WanAnimateTransformer3DModel:
+    """Build Wan Animate's transformer, with one block for the face."""
+    torch.manual_seed(0)
+    return WanAnimateTransformer3DModel(
+        num_attention_heads=2, attention_head_dim=tiny.HEAD_DIM, in_channels=8 + 8 + 4,
+        latent_channels=8, out_channels=8, text_dim=tiny.TEXT_DIM, freq_dim=32, ffn_dim=48,
+        num_layers=2, image_dim=tiny.IMAGE_DIM, added_kv_proj_dim=2 * tiny.HEAD_DIM,
+        rope_max_seq_len=32, motion_encoder_size=16, motion_style_dim=8, motion_dim=4,
+        motion_encoder_dim=8, face_encoder_hidden_dim=8, face_encoder_num_heads=2,
+        inject_face_latents_blocks=1, motion_encoder_channel_sizes={str(2**n): 4 for n in range(8)},
+    ).eval()  # fmt: skip

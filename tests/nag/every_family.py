@@ -5,7 +5,7 @@ A new row of the families' own tables is a row here too.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import pytest
@@ -30,6 +30,13 @@ from tests.nag import (
 )
 
 STRENGTHS: dict[str, Any] = {"nag_scale": 5.0, "nag_tau": 1.5, "nag_alpha": 0.5}
+OF_BUILDERS = [
+    # numpy's, of torch in diffusers' schedulers
+    pytest.mark.filterwarnings("ignore:__array(_wrap)?__ (implementation|must)"),
+    # diffusers' own, which Chroma and PRX use
+    pytest.mark.filterwarnings("ignore:`FluxPosEmbed` is deprecated:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:`LoraLoaderMixin` is deprecated:FutureWarning"),
+]
 # Further layouts and settings of a model that has a row of its own.
 FURTHER = {
     "plain processors",
@@ -160,3 +167,10 @@ _BUILT: dict[str, Case] = {
 # predicts is lost in rounding.
 CASES = _BUILT | {name: replace(_BUILT[name], fewest_steps=2) for name in ("Mochi", "Cosmos 2")}
 every_family = pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))
+
+
+@cache
+def classes_of_cases() -> tuple[tuple[type, type], ...]:
+    """Return the classes of pipeline and model of each case."""
+    built = [case.build() for case in CASES.values()]
+    return tuple((type(one), type(model_of(one))) for one in built)

@@ -7,6 +7,7 @@ K channels a head.
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -46,15 +47,15 @@ def texts(pipeline: Any, rows: int, length: int, seed: int) -> Text:
 
 def render(
     pipeline: Any,
-    prompt: Text | str,
+    prompt: Text | str | None,
     mask: torch.Tensor | None = None,
     unconditional: Text | None = None,
     **arguments: Any,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the latents of video and sound after two steps.
+) -> tuple[torch.Tensor, ...]:
+    """Return the latents of video and sound after two steps, or of video alone.
 
-    A prompt of tensors goes past the connectors to the transformer. The noise of row i comes
-    from seed i.
+    No prompt leaves the text to further arguments. A prompt of tensors goes past the connectors to
+    the transformer. The noise of row i comes from seed i.
     """
     call: dict[str, Any] = {
         "height": 64,
@@ -67,9 +68,11 @@ def render(
         "generator": torch.Generator().manual_seed(0),
         **OFF,
     }
-    if isinstance(prompt, str):
+    known = signature(pipeline.__call__).parameters
+    call = {name: one for name, one in call.items() if name in known}
+    if prompt is None or isinstance(prompt, str):
         result = pipeline(prompt=prompt, **call | arguments)
-        return result.frames, result.audio
+        return (result.frames,) if result.audio is None else (result.frames, result.audio)
     assert mask is not None
     width, connectors = prompt[0].shape[2], pipeline.connectors
     call["prompt_embeds"], call["prompt_attention_mask"] = torch.cat(prompt, dim=2), mask

@@ -18,16 +18,17 @@ from peft import LoraConfig, inject_adapter_in_model
 from nag import ForeignCallError, GuidedCopyError, install
 from nag.adapters.registry import MODULES
 from nag.installation.coverage import find_models
-from tests.nag.every_family import CASES, Case, every_family, model_of
+from tests.nag.every_family import (
+    CASES,
+    OF_BUILDERS,
+    Case,
+    classes_of_cases,
+    every_family,
+    model_of,
+)
 from tests.nag.joint_families import assert_agrees
 
-pytestmark = [
-    # numpy's, of torch in diffusers' schedulers
-    pytest.mark.filterwarnings("ignore:__array(_wrap)?__ (implementation|must)"),
-    # diffusers' own, which Chroma and PRX use
-    pytest.mark.filterwarnings("ignore:`FluxPosEmbed` is deprecated:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:`LoraLoaderMixin` is deprecated:FutureWarning"),
-]
+pytestmark = OF_BUILDERS
 CPU = torch.device("cpu")
 # Its pipeline takes three videos; its processors are those of ChronoEdit, and the hook is Wan's.
 WITHOUT_A_ROW = {"WanAnimateTransformer3DModel"}
@@ -36,7 +37,7 @@ WITHOUT_OFFLOADING = {"HunyuanDiT2DModel"}
 
 
 def test_every_guided_class_has_a_row() -> None:
-    found = {type(model_of(case.build())).__name__ for case in CASES.values()}
+    found = {model.__name__ for _, model in classes_of_cases()}
     assert found == set(MODULES) - WITHOUT_A_ROW
 
 

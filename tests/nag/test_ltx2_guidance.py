@@ -9,8 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import LTX2ConditionPipeline
+from diffusers import (
+    LTX2ConditionPipeline,
+    LTX2HDRPipeline,
+    LTX2ImageToVideoPipeline,
+    LTX2InContextPipeline,
+)
 from diffusers.pipelines.ltx2.pipeline_ltx2_condition import LTX2VideoCondition
+from diffusers.pipelines.ltx2.pipeline_ltx2_hdr_lora import LTX2HDRReferenceCondition
+from diffusers.pipelines.ltx2.pipeline_ltx2_ic_lora import LTX2ReferenceCondition
 from PIL import Image
 
 from nag import (
@@ -27,7 +34,7 @@ from tests.builders import tiny_ltx2
 from tests.nag.ltx2_by_hand import ALL_PASSES, Text, by_hand, render, texts
 from tests.nag.reference import Guidance, largest_difference, mask
 
-Latents = tuple[torch.Tensor, torch.Tensor]
+Latents = tuple[torch.Tensor, ...]
 CLOSE, FAR = 2e-5, 2e-2  # float32 against float64; guided against unguided
 STRONG = NagParams(nag_scale=9, nag_tau=2.5, nag_alpha=0.5)
 BY_HAND: dict[str, Any] = {"scale": 9, "tau": 2.5, "alpha": 0.5}
@@ -179,21 +186,20 @@ def test_a_negative_prompt_without_a_text_for_the_sound_is_refused(built: Any) -
         render(pipeline, texts(pipeline, 1, 12, 1), mask(12, 9))
 
 
-@pytest.mark.parametrize("kind", ["image", "conditions"])
-def test_a_clip_that_begins_with_an_image_is_guided(built: Any, kind: str) -> None:
-    if kind == "image":
-        pipeline: Any = tiny_ltx2.image_to_video_pipeline()
-    else:
-        pipeline = LTX2ConditionPipeline(**tiny_ltx2.parts())
-        pipeline.set_progress_bar_config(disable=True)
-    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
-    image = Image.fromarray(pixels)
-    inputs: dict[str, Any] = {
-        "image": image,
-        "image_crf": 0,
-    }  # no H.264 of the image: it needs PyAV
-    if kind == "conditions":
-        inputs = {"conditions": [LTX2VideoCondition(image, crf=0)]}
+IMAGE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
+# No H.264 of the image: it needs PyAV.
+INPUTS: dict[Any, dict[str, Any]] = {
+    LTX2ImageToVideoPipeline: {"image": IMAGE, "image_crf": 0},
+    LTX2ConditionPipeline: {"conditions": [LTX2VideoCondition(IMAGE, crf=0)]},
+    LTX2InContextPipeline: {"reference_conditions": [LTX2ReferenceCondition(IMAGE)]},
+    LTX2HDRPipeline: {"reference_conditions": [LTX2HDRReferenceCondition(IMAGE)]},
+}
+
+
+@pytest.mark.parametrize("kind", INPUTS)
+def test_a_clip_from_an_image_is_guided(kind: Any) -> None:
+    pipeline, inputs = kind(**tiny_ltx2.parts()), INPUTS[kind]
+    pipeline.set_progress_bar_config(disable=True)
     negative = encode_negative_prompt(pipeline, "a dog", tiny_ltx2.MAX_TOKENS)
     assert negative.audio_embeds is not None
     with guide(pipeline, negative, STRONG):
@@ -201,3 +207,22 @@ def test_a_clip_that_begins_with_an_image_is_guided(built: Any, kind: str) -> No
     with by_hand(pipeline, guidance(), (negative.embeds, negative.audio_embeds)):
         assert_close(ours, render(pipeline, "a red cat", **inputs))
     assert_far(ours, render(pipeline, "a red cat", **inputs))
+
+
+def test_a_clip_in_high_dynamic_range_is_guided_from_texts_behind_the_connectors() -> None:
+    pipeline: Any = LTX2HDRPipeline(**tiny_ltx2.parts())
+    pipeline.set_progress_bar_config(disable=True)
+    video, sound = texts(pipeline, 1, 12, 1)
+    call: dict[str, Any] = {
+        "connector_video_embeds": video,
+        "connector_audio_embeds": sound,
+        **INPUTS[LTX2HDRPipeline],
+    }
+    words = texts(pipeline, 1, 7, 2)
+    with guide(pipeline, negative_text(words), STRONG):
+        ours = render(pipeline, None, **call)
+    with by_hand(pipeline, guidance(), words):
+        assert_close(ours, render(pipeline, None, **call))
+    with guide(pipeline, "a dog", STRONG, max_sequence_length=tiny_ltx2.MAX_TOKENS):
+        assert_far(ours, render(pipeline, None, **call))
+    assert_far(ours, render(pipeline, None, **call))

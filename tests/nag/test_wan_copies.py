@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import WanAnimateTransformer3DModel
 
 from nag import NagParameterError, NagParams, NegativeText, guide, install
 from tests.builders import tiny, tiny_skyreels, tiny_wan_copies
@@ -131,15 +130,7 @@ def test_chronoedit_is_the_reference_with_classifier_free_guidance() -> None:
 
 
 def test_wan_animate_is_guided_by_text_and_not_in_the_blocks_of_the_face() -> None:
-    torch.manual_seed(0)
-    transformer = WanAnimateTransformer3DModel(
-        num_attention_heads=2, attention_head_dim=tiny.HEAD_DIM, in_channels=8 + 8 + 4,
-        latent_channels=8, out_channels=8, text_dim=tiny.TEXT_DIM, freq_dim=32, ffn_dim=48,
-        num_layers=2, image_dim=tiny.IMAGE_DIM, added_kv_proj_dim=2 * tiny.HEAD_DIM,
-        rope_max_seq_len=32, motion_encoder_size=16, motion_style_dim=8, motion_dim=4,
-        motion_encoder_dim=8, face_encoder_hidden_dim=8, face_encoder_num_heads=2,
-        inject_face_latents_blocks=1, motion_encoder_channel_sizes={str(2**n): 4 for n in range(8)},
-    ).eval()  # fmt: skip
+    transformer = tiny_wan_copies.wan_animate_transformer()
     driver: Any = SimpleNamespace(progress_bar=None, transformer=transformer)
 
     def call() -> torch.Tensor:

@@ -34,9 +34,10 @@ def latent_vae(latent_channels: int = 4) -> AutoencoderKL:
     ).eval()
 
 
-def qwen_vae() -> AutoencoderKLQwenImage:
+def qwen_vae(num_colors: int = 3) -> AutoencoderKLQwenImage:
     torch.manual_seed(2)
     return AutoencoderKLQwenImage(
+        input_channels=num_colors,
         base_dim=4,
         z_dim=4,
         dim_mult=[1],

@@ -10,6 +10,7 @@ from inspect import Parameter, signature
 from typing import Any
 
 import diffusers
+import pytest
 import torch
 
 from nag import NegativeText, install
@@ -18,6 +19,8 @@ from nag.installation.coverage import find_models
 STEPS = 2
 STRONG: dict[str, Any] = {"nag_scale": 5.0, "nag_tau": 2.5, "nag_alpha": 0.5}
 UNIT: dict[str, Any] = {**STRONG, "nag_scale": 1.0}
+WORDS = "a red cat"
+CPU = torch.device("cpu")
 Pool = dict[str, Any]
 
 
@@ -38,6 +41,10 @@ class Variant:
         prompt: argument of the call that holds the prompt's embeddings.
         changes: further parts, in place of those of the pool.
         further: further arguments, in place of those of the pool.
+        attributes: values that the pipeline takes after it is built.
+        patches: values of names in diffusers' modules, such as the size of a pipeline's images.
+        takes_words: True if the call takes a prompt in words, no embeddings.
+        note: tells this row from another one of the same class.
     """
 
     name: str
@@ -48,6 +55,10 @@ class Variant:
     prompt: str = "prompt_embeds"
     changes: Callable[[Pool], Pool] = lambda _pool: {}
     further: Pool = field(default_factory=dict[str, Any])
+    attributes: Pool = field(default_factory=dict[str, Any])
+    patches: Pool = field(default_factory=dict[str, Any])
+    takes_words: bool = False
+    note: str = ""
 
     def build(self) -> Any:
         kind = getattr(diffusers, self.name)
@@ -60,6 +71,8 @@ class Variant:
             if name in pool or (one.default is Parameter.empty and name != "self")
         }
         pipeline = kind(**chosen)
+        for name, value in self.attributes.items():
+            setattr(pipeline, name, value)
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
 
@@ -73,7 +86,19 @@ class Variant:
             "return_dict": False,
         }
         pool = {**always, **self.arguments(), **self.further}
+        if self.takes_words:
+            pool |= {"prompt": WORDS, "prompt_embeds": None, "negative_prompt_embeds": None}
         return {name: one for name, one in pool.items() if name in names}
+
+    def prompt_of(self, pipeline: Any, call: Pool) -> Any:
+        """Return the embeddings of the prompt."""
+        if self.takes_words:
+            return pipeline.encode_prompt(WORDS, CPU, 1, False)[0]
+        return call[self.prompt]
+
+    def patch(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name, value in self.patches.items():
+            monkeypatch.setattr(f"diffusers.{name}", value, raising=False)
 
 
 @dataclass
@@ -84,13 +109,15 @@ class ModelCall:
     results: list[torch.Tensor]
 
 
-def check_guidance(variant: Variant) -> None:
+def check_guidance(variant: Variant, monkeypatch: pytest.MonkeyPatch) -> None:
     """Prove that the prompt's pass is guided, and no other one.
 
     The unconditional rows are known by their text, as the pipeline hands it to the model.
     """
+    variant.patch(monkeypatch)
     pipeline = variant.build()
     call = variant.call(pipeline)
+    prompt = variant.prompt_of(pipeline, call)
     model = find_models(pipeline)[0].model
     calls: list[ModelCall] = []
     watches = _watch(model, variant.text, calls)
@@ -114,7 +141,7 @@ def check_guidance(variant: Variant) -> None:
     assert torch.isfinite(plain).all()
     assert _distance(guided, plain) > 1e-3
     assert _distance(guided, other) > 1e-3
-    _check_rows(plain_calls, guided_calls, call[variant.prompt])
+    _check_rows(plain_calls, guided_calls, prompt)
 
 
 def _check_rows(plain: list[ModelCall], guided: list[ModelCall], prompt: Any) -> None:
@@ -128,7 +155,8 @@ def _check_rows(plain: list[ModelCall], guided: list[ModelCall], prompt: Any) ->
         # Rows of the negative prompt come last; guidance takes them off behind this hook.
         its_results = other.results[: len(texts)]
         for text, result, its_result in zip(texts, one.results, its_results, strict=True):
-            has_prompt = bool(torch.allclose(text[0], prompt[0][0], atol=1e-5))
+            length = min(len(text), len(prompt[0]))
+            has_prompt = bool(torch.allclose(text[:length], prompt[0][:length], atol=1e-5))
             distance = _distance(its_result, result)
             # Rows with the prompt behind the first one are perturbed, and stay unguided.
             if has_prompt and not any(prompted):

@@ -19,7 +19,6 @@ from tests.builders import (
     tiny_cross_attention,
     tiny_joint,
     tiny_pooled_text,
-    tiny_skyreels,
     tiny_text_transformers,
 )
 from tests.builders.tiny import TEXT_DIM, shared
@@ -77,12 +76,12 @@ def hunyuan_dit_control(pool: Pool) -> Pool:
     return {"controlnet": tiny_joint.randomized(net)}
 
 
-def z_image_control(pool: Pool) -> Pool:
+def z_image_control(pool: Pool, in_channels: int = 4) -> Pool:
     torch.manual_seed(5)
     net: Any = ZImageControlNetModel(
         control_layers_places=[0],
         control_refiner_layers_places=[0],
-        control_in_dim=4,
+        control_in_dim=in_channels,
         add_control_noise_refiner="control_layers",
         dim=24,
         n_refiner_layers=1,
@@ -134,10 +133,6 @@ def kandinsky_arguments() -> Pool:
         found[f"{prefix}prompt_embeds_clip"] = seeded(seed + 30, 1, TEXT_DIM)
         found[f"{prefix}prompt_cu_seqlens"] = ends
     return found
-
-
-def skyreels() -> Pool:
-    return tiny_skyreels.diffusion_forcing().components
 
 
 def wan_editing() -> Pool:

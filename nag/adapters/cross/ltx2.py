@@ -3,6 +3,7 @@
 Shapes: B batch, L video or audio tokens, T text tokens, D channels, H heads.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,6 +19,9 @@ from nag.adapters.cross.ltx import NO_ROTARY, NagLTXVideoAttnProcessor
 from nag.adapters.text_processor import split_heads
 from nag.attention.text.layout import AUDIO_TEXT, VIDEO_TEXT, TextInput
 from nag.attention.text.negative_text import NegativeText
+
+# Texts from behind the connectors, which have no filler any more, come without a mask.
+OF_VIDEO, OF_SOUND = (replace(one, drops_whole_mask=True) for one in (VIDEO_TEXT, AUDIO_TEXT))
 
 
 class NagLTX2AudioVideoAttnProcessor(NagLTXVideoAttnProcessor):
@@ -52,7 +56,7 @@ def _is_text_attention(name: str, module: Any) -> bool:
 
 
 def _text_of(attention: str) -> TextInput:
-    return AUDIO_TEXT if attention.endswith(".audio_attn2") else VIDEO_TEXT
+    return OF_SOUND if attention.endswith(".audio_attn2") else OF_VIDEO
 
 
 def _negative_text(pipeline: Any, encoded: Any) -> NegativeText:
@@ -68,7 +72,7 @@ ADAPTER = Adapter(
         (LTX2AudioVideoAttnProcessor, LTX2PerturbedAttnProcessor), NagLTX2AudioVideoAttnProcessor
     ),
     is_text_attention=_is_text_attention,
-    texts=(VIDEO_TEXT, AUDIO_TEXT),
+    texts=(OF_VIDEO, OF_SOUND),
     text_of=_text_of,
     negative_text=_negative_text,
 )
