@@ -237,7 +237,7 @@ OF_SINGLE_STREAMS: dict[str, Passes] = {
     **dict.fromkeys(("Lumina2Pipeline", "Krea2Pipeline", "BriaFibo2Pipeline"), "prompt first"),
     "QwenImage21Pipeline": "named",
     "ErnieImagePipeline": "batched",
-    **dict.fromkeys(("Flux2Pipeline", "Ideogram4Pipeline"), "single"),
+    **dict.fromkeys(("Flux2Pipeline", "Flux2KleinKVPipeline", "Ideogram4Pipeline"), "single"),
     **dict.fromkeys(("Flux2KleinPipeline", "Flux2KleinInpaintPipeline"), "named"),
 }
 

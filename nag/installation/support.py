@@ -41,6 +41,7 @@ OTHER_PIPELINES: dict[str, str] = {
     "AnyFlowFARPipeline": "further calls beside its steps fill a cache of earlier chunks",
     "LDMTextToImagePipeline": "its call does not tell whether it has an unconditional half",
     "ShapEPipeline": "its text enters only as a pooled vector",
+    "ZImageOmniPipeline": "its text comes in parts, with the images of a call between them",
 }
 _CLASS = re.compile(r"[A-Za-z_]\w*")
 _NO_MODEL = frozenset({"None", "Optional", "Union", "Any", "list", "tuple", "MultiAdapter"})

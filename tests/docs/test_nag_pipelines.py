@@ -80,7 +80,8 @@ def test_the_source_of_a_pipeline_tells_its_passes_as_listed(name: str) -> None:
             assert re.search(r"prompts=\[(negative_prompt, ){1,2}prompt_str\]", source)
             assert not any(batch.search(whole) for batch in BATCHES.values())
         case "single":
-            assert num_calls == 1
+            # Klein has one form of the call for the first step, and two for the others.
+            assert num_calls == (3 if 'kv_cache_mode="extract"' in source else 1)
             assert not any(batch.search(whole) for batch in BATCHES.values())
         case "prompt first":
             assert not names

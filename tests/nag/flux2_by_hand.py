@@ -72,10 +72,31 @@ class Flux2Attention:
             mask = torch.ones(query.shape[1], dtype=torch.bool)
             if self.call.images:  # the shorter text has a filler behind it
                 mask[self.call.lengths[row] : self.call.images[row].start] = False
-            sums = softmax_sums(tokens[0], tokens[1], tokens[2], attn.heads, mask)
-            rows.append(sums.mean().reshape(query.shape[1], -1))
+            rows.append(self._row(tokens, attn.heads, mask))
         self.call.guide(rows)
         return torch.from_numpy(np.stack(rows)).to(value.dtype)
+
+    def _row(self, tokens: list[torch.Tensor], heads: int, mask: torch.Tensor) -> np.ndarray:
+        sums = softmax_sums(tokens[0], tokens[1], tokens[2], heads, mask)
+        return sums.mean().reshape(len(mask), -1)
+
+
+class Flux2AttentionWithReferences(Flux2Attention):
+    """The same where reference images stand before the image and see themselves alone."""
+
+    num_references = 0
+
+    def __call__(self, *args: Any, num_ref_tokens: int = 0, **kwargs: Any) -> Any:
+        self.num_references = num_ref_tokens
+        return super().__call__(*args, **kwargs)
+
+    def _row(self, tokens: list[torch.Tensor], heads: int, mask: torch.Tensor) -> np.ndarray:
+        row = super()._row(tokens, heads, mask)
+        if self.num_references:
+            start = self.call.images[0].start
+            alone = slice(start, start + self.num_references)
+            row[alone] = super()._row([one[alone] for one in tokens], heads, mask[alone])
+        return row
 
 
 def _rotated(tokens_BSHK: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:

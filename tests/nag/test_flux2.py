@@ -1,20 +1,27 @@
-"""Flux 2: reference images, a pipeline with one pass, calls that are refused, encoded texts."""
+"""Flux 2: reference images, kept or not, a pipeline with one pass, refused calls, encoded texts."""
 
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from diffusers import Flux2KleinKVPipeline, Flux2Pipeline
+from diffusers.models.transformers.transformer_flux2 import Flux2KVCache
 from transformers import UMT5Config, UMT5EncoderModel
 
-from nag import NagTextError, NegativeText, UnsupportedProcessorError, guide, install
+from nag import NagTextError, NegativeText, guide, install
 from tests.builders import tiny, tiny_sequence
+from tests.nag.flux2_by_hand import Flux2AttentionWithReferences
 from tests.nag.joint_families import assert_agrees, assert_differs, seeded
 from tests.nag.reference import image
 from tests.nag.sequence_by_hand import ByHand, sequences_by_hand
 from tests.nag.sequence_families import FAMILIES, STRENGTHS, render
 
 FAMILY = FAMILIES["Flux 2"]
+# Its pipeline has no unconditional pass.
+KEPT = replace(FAMILY, scale="num_images_per_prompt", unguided=1)
 NEGATIVES = FAMILY.texts(2, 9)
 NEGATIVE = FAMILY.negative(NEGATIVES)
 
@@ -56,9 +63,55 @@ def test_the_image_and_the_prompt_have_one_copy_in_all_blocks() -> None:
     assert shapes == {"image": (1, 16), "text": (1, 14), "single": (1, 30), "out": (1, 16)}
 
 
+@contextmanager
+def every_step_by_hand(pipeline: Any) -> Generator[None]:
+    """Guide by hand, with the reference images in the sequence of every step: none are kept."""
+    rows = replace(KEPT.rows, attention=Flux2AttentionWithReferences)
+    with sequences_by_hand(pipeline, rows, ByHand(NEGATIVES)):
+        by_hand = pipeline.transformer.forward
+        first: dict[str, torch.Tensor] = {}
+
+        def forward(**call: Any) -> tuple[Any, ...]:
+            mode = call.pop("kv_cache_mode", None)
+            call.pop("kv_cache", None)
+            if mode is None:
+                return by_hand(**call)
+            number = call.pop("num_ref_tokens", 0)
+            if mode == "extract":
+                first.update(
+                    {name: call[name][:, :number] for name in ("hidden_states", "img_ids")}
+                )
+            else:
+                call |= {name: torch.cat([one, call[name]], dim=1) for name, one in first.items()}
+            number = first["hidden_states"].shape[1]
+            output = by_hand(**call, kv_cache_mode="extract", num_ref_tokens=number)
+            return (*output, Flux2KVCache(0, 0)) if mode == "extract" else output
+
+        pipeline.transformer.forward = forward
+        yield
+
+
+@pytest.mark.parametrize("num_images", [0, 2])
+def test_reference_images_whose_keys_are_kept_stand_beside_both_prompts(num_images: int) -> None:
+    pipeline = tiny_sequence.klein_pipeline(Flux2KleinKVPipeline)
+    arguments: dict[str, Any] = {"num_inference_steps": 3}
+    rows = 2 if num_images else 1
+    if num_images:
+        arguments["image"] = [image().resize((96, 64)), image().resize((64, 64))]
+    with every_step_by_hand(pipeline):
+        by_hand = render(pipeline, KEPT, rows, **arguments)
+    plain = render(pipeline, KEPT, rows, **arguments)
+    with install(pipeline) as nag:
+        with nag.guide(NEGATIVE, **STRENGTHS):
+            assert_agrees(render(pipeline, KEPT, rows, **arguments), by_hand)
+        with nag.guide(NEGATIVE, nag_start=0.3, **STRENGTHS):  # not in the step that keeps them
+            late = render(pipeline, KEPT, rows, **arguments)
+        assert_differs(late, plain)
+        assert_differs(late, by_hand)
+        assert torch.equal(render(pipeline, KEPT, rows, **arguments), plain)
+
+
 def test_kept_keys_and_values_and_a_text_that_was_cut_are_refused() -> None:
-    with pytest.raises(UnsupportedProcessorError, match="has the processor Flux2KVAttnProcessor"):
-        install(tiny_sequence.klein_pipeline(Flux2KleinKVPipeline))
     pipeline = tiny_sequence.klein_pipeline()
     transformer = pipeline.transformer
     call: dict[str, Any] = {
@@ -69,7 +122,7 @@ def test_kept_keys_and_values_and_a_text_that_was_cut_are_refused() -> None:
         "txt_ids": torch.zeros(5, 4),
     }
     with guide(pipeline, NEGATIVE, **STRENGTHS), transformer.cache_context("cond"):
-        with pytest.raises(NagTextError, match="kv_cache_mode"):
+        with pytest.raises(NagTextError, match="kv_cache_mode needs processors that keep"):
             transformer(**call, kv_cache_mode="extract")
         block = transformer.transformer_blocks[0]
         handle = block.register_forward_pre_hook(_cut_text, with_kwargs=True)

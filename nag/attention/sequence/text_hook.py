@@ -28,12 +28,15 @@ class TextStreamPlan:
     Args:
         ids: argument that holds the positions of the text, (T, axes) or (B, T, axes).
         ids_of: returns the positions of a text of so many tokens, by those of the prompt.
-        refusal: returns the reason why a call cannot be guided, of its arguments; None if it can.
+        refusal: returns the reason why a call cannot be guided, of the model and the call's
+            arguments; None if it can.
+        num_references: returns the tokens before the image that see no text, of the arguments.
     """
 
     ids: str
     ids_of: Callable[[torch.Tensor, int], torch.Tensor]
-    refusal: Callable[[dict[str, Any]], str | None]
+    refusal: Callable[[Any, dict[str, Any]], str | None]
+    num_references: Callable[[dict[str, Any]], int]
 
 
 class TextStreamHook(CallHook):
@@ -73,7 +76,7 @@ class TextStreamHook(CallHook):
         self._lanes.is_in_call = True
 
     def _guide(self, arguments: dict[str, Any], negative: NegativeText, guided: GuidedSpan) -> None:
-        if reason := self._plan.refusal(arguments):
+        if reason := self._plan.refusal(self._model, arguments):
             raise NagTextError(reason)
         if negative.attention_mask is not None:
             raise NagTextError(
@@ -83,7 +86,7 @@ class TextStreamHook(CallHook):
         text_BTD = arguments[TEXT]
         negative = replace(negative, has_default_length=False).fit(text_BTD, guided)
         length, num_negative_tokens = text_BTD.shape[1], negative.embeds.shape[1]
-        num_image_tokens = arguments[IMAGE].shape[1]
+        num_image_tokens = arguments[IMAGE].shape[1] - self._plan.num_references(arguments)
         arguments[TEXT] = torch.cat([text_BTD, negative.embeds], dim=1)
         ids = arguments[self._plan.ids]
         arguments[self._plan.ids] = torch.cat(
