@@ -85,6 +85,10 @@ def unclip() -> Pool:
     }
 
 
+def negative_words(seed: int) -> str:
+    return "mud" if seed == 2 else "snow and ice"
+
+
 def sana(_pool: Pool) -> Pool:
     return {"vae": shared(tiny_image_inputs.sana_vae)}
 
@@ -141,14 +145,14 @@ ROWS = (
         "KolorsImg2ImgPipeline",  # it takes no embeddings: it loses the pooled text beside them
         kolors,
         unet_variants.arguments,
-        partial(unet_variants.negative, width=KOLORS_DIM),
+        negative_words,
         takes_words=True,
     ),
     Variant(
         "StableUnCLIPPipeline",
         unclip,
         unet_variants.arguments,
-        unet_variants.negative,
+        negative_words,
         further={"prior_num_inference_steps": 2},
         takes_words=True,
     ),

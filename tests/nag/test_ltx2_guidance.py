@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Callable
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -197,16 +198,25 @@ INPUTS: dict[Any, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("kind", INPUTS)
-def test_a_clip_from_an_image_is_guided(kind: Any) -> None:
-    pipeline, inputs = kind(**tiny_ltx2.parts()), INPUTS[kind]
+def test_a_clip_from_an_image_is_guided_in_the_prompts_rows_among_all_passes(kind: Any) -> None:
+    pipeline: Any = kind(**tiny_ltx2.parts())
     pipeline.set_progress_bar_config(disable=True)
-    negative = encode_negative_prompt(pipeline, "a dog", tiny_ltx2.MAX_TOKENS)
-    assert negative.audio_embeds is not None
+    known = signature(kind.__call__).parameters  # one without sound takes nothing for it
+    passes = {name: value for name, value in ALL_PASSES.items() if name in known}
+    call: dict[str, Any] = {**passes, "negative_prompt": "mud", **INPUTS[kind]}
+    negative, unconditional = (
+        encode_negative_prompt(pipeline, words, tiny_ltx2.MAX_TOKENS) for words in ("a dog", "mud")
+    )
     with guide(pipeline, negative, STRONG):
-        ours = render(pipeline, "a red cat", **inputs)
-    with by_hand(pipeline, guidance(), (negative.embeds, negative.audio_embeds)):
-        assert_close(ours, render(pipeline, "a red cat", **inputs))
-    assert_far(ours, render(pipeline, "a red cat", **inputs))
+        ours = render(pipeline, "a red cat", **call)
+    with by_hand(pipeline, guidance(), text_of(negative), text_of(unconditional)):
+        assert_close(ours, render(pipeline, "a red cat", **call))
+    assert_far(ours, render(pipeline, "a red cat", **call))
+
+
+def text_of(encoded: NegativeText) -> Text:
+    assert encoded.audio_embeds is not None
+    return encoded.embeds, encoded.audio_embeds
 
 
 def test_a_clip_in_high_dynamic_range_is_guided_from_texts_behind_the_connectors() -> None:

@@ -13,8 +13,9 @@ import diffusers
 import pytest
 import torch
 
-from nag import NegativeText, install
+from nag import install
 from nag.installation.coverage import find_models
+from nag.installation.negative_prompt import NegativePrompt
 
 STEPS = 2
 STRONG: dict[str, Any] = {"nag_scale": 5.0, "nag_tau": 2.5, "nag_alpha": 0.5}
@@ -36,7 +37,7 @@ class Variant:
         name: name of its class in diffusers.
         parts: returns a pool of parts.
         arguments: returns a pool of the call's arguments, its texts among them.
-        negative: returns a negative prompt of a seed.
+        negative: returns a negative prompt of a seed, as embeddings or in words.
         text: argument of the model that holds the text.
         prompt: argument of the call that holds the prompt's embeddings.
         changes: further parts, in place of those of the pool.
@@ -50,7 +51,7 @@ class Variant:
     name: str
     parts: Callable[[], Pool]
     arguments: Callable[[], Pool]
-    negative: Callable[[int], NegativeText]
+    negative: Callable[[int], NegativePrompt]
     text: str = "encoder_hidden_states"
     prompt: str = "prompt_embeds"
     changes: Callable[[Pool], Pool] = lambda _pool: {}
