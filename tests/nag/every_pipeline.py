@@ -24,6 +24,7 @@ UNRENDERED = {
 # The pipelines of no row: a module that compares each with guidance by hand, and its name there.
 BY_HAND = {
     "BriaFiboEditPipeline": ("nag/test_bria_fibo.py", "BriaFiboEditPipeline"),
+    "Flux2KleinKVPipeline": ("nag/test_flux2.py", "Flux2KleinKVPipeline"),
     "Flux2Pipeline": ("nag/test_flux2.py", "Flux2Pipeline"),
     "FluxFillPipeline": ("nag/test_joint_attention.py", "FluxFillPipeline"),
     "FluxKontextPipeline": ("nag/test_joint_attention.py", "FluxKontextPipeline"),
