@@ -11,6 +11,7 @@ from nag.errors import NagError as NagError
 from nag.errors import NagParameterError as NagParameterError
 from nag.errors import NagTextError as NagTextError
 from nag.errors import UnnamedCallError as UnnamedCallError
+from nag.errors import UnsupportedCallError as UnsupportedCallError
 from nag.errors import UnsupportedPipelineError as UnsupportedPipelineError
 from nag.errors import UnsupportedProcessorError as UnsupportedProcessorError
 from nag.formulas.negative_away_steer_attention import (

@@ -41,6 +41,10 @@ class ForeignCallError(NagError):
     """A call of the guided transformer was not made by the pipeline that guidance is on."""
 
 
+class UnsupportedCallError(NagError, NotImplementedError):
+    """A guided call hands an attention something that guidance does not take, such as a mask."""
+
+
 class GuidedCopyError(NagError):
     """A model was copied or pickled while it is guided."""
 

@@ -15,8 +15,8 @@ from diffusers.models.attention_processor import (
     AttnProcessor2_0,
     FusedAttnProcessor2_0,
 )
-from torch.nn import functional
 
+from nag.adapters.processor import attend_by_torch
 from nag.adapters.text_processor import NagTextProcessor, split_heads
 from nag.attention.kept_projections import KeyValue
 
@@ -107,11 +107,7 @@ class NagAttnProcessor(NagTextProcessor):
         value: torch.Tensor,
         bias: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        # The stock processors call torch itself, whatever backend diffusers is set to.
-        output = functional.scaled_dot_product_attention(
-            query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), attn_mask=bias
-        )
-        return output.transpose(1, 2).flatten(2, 3).to(query.dtype)
+        return attend_by_torch(query, key, value, bias)
 
 
 class NagFusedAttnProcessor(NagAttnProcessor):

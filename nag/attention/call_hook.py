@@ -66,6 +66,11 @@ class CallHook:
         self._use(params, has_negative=negative is not None)
         self.negative, self.params = negative, params
 
+    def end_call(self, output: Any) -> Any:
+        """End a call whose hooks torch does not reach, and return its output."""
+        edited = self._after_call(self._model, (), output)
+        return output if edited is None else edited
+
     def end_loop(self) -> None:
         """Release what was kept for the denoising loop that has ended."""
 

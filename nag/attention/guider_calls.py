@@ -5,12 +5,15 @@ call that no observed guider has prepared is known as foreign, also after a clip
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from nag.attention.denoising_calls import GUIDED_ROWS, DenoisingStep, GuidedRows
 from nag.errors import ForeignCallError, UnnamedCallError
 from nag.stand_ins import ReplacedMethod
 
+# LTX-2's weak predictions of the prompt, which its guider pushes away from.
+WEAK_PASSES = frozenset({"pred_cond_stg", "pred_cond_modality"})
 PERTURBED_PASSES = "pred_cond_"  # such as pred_cond_skip: conditional, with another model
 
 
@@ -45,13 +48,16 @@ class GuiderCalls:
         self._step = DenoisingStep(state["step"], state["num_inference_steps"])
         index = self._num_calls - 1
         this_pass = self._passes[index] if index < len(self._passes) else None
+        if this_pass in WEAK_PASSES:
+            return "none"
         if this_pass in GUIDED_ROWS:
             return GUIDED_ROWS[this_pass]
         if this_pass is not None and this_pass.startswith(PERTURBED_PASSES):
             return "all"
         raise UnnamedCallError(
             f"{type(guider).__name__} makes a pass of the unknown name {this_pass!r}, so guidance "
-            "cannot tell whether it is unconditional; use another guider"
+            f"cannot tell whether it is unconditional; its passes are {self._passes}: use a guider "
+            "of diffusers that names each, such as ClassifierFreeGuidance"
         )
 
     def step(self) -> DenoisingStep:
@@ -77,22 +83,25 @@ class GuiderCalls:
 class _ObservedGuider:
     """A guider that tells which passes a step has, and when it makes a call.
 
-    Two of its methods are replaced until `remove`.
+    Three of its methods are replaced until `remove`: blocks call one of two for the passes, and
+    one of these may call the other.
     """
 
     def __init__(self, guider: Any, calls: GuiderCalls) -> None:
         self._guider, self._calls = guider, calls
-        self._inputs = ReplacedMethod(
-            guider, "prepare_inputs_from_block_state", self._inputs_of_step
-        )
+        self._inputs = [
+            ReplacedMethod(guider, name, partial(self._inputs_of_step, index))
+            for index, name in enumerate(("prepare_inputs", "prepare_inputs_from_block_state"))
+        ]
         self._prepare = ReplacedMethod(guider, "prepare_models", self._before_call)
 
     def remove(self) -> None:
-        self._inputs.remove()
+        for inputs in self._inputs:
+            inputs.remove()
         self._prepare.remove()
 
-    def _inputs_of_step(self, *args: Any, **kwargs: Any) -> Any:
-        passes = self._inputs.own(*args, **kwargs)
+    def _inputs_of_step(self, index: int, /, *args: Any, **kwargs: Any) -> Any:
+        passes = self._inputs[index].own(*args, **kwargs)
         self._calls.begin_step([getattr(one, self._guider._identifier_key) for one in passes])
         return passes
 

@@ -17,6 +17,11 @@ from nag.attention.text.negative_text import NegativeText
 from nag.attention.text_concat import TextConcat
 from nag.errors import NagTextError
 
+FILLER_WITHOUT_MASK = (
+    "the negative prompt has an attention mask but the prompt has none, so the call cannot leave "
+    "filler out: cut NegativeText's embeds to the words, and leave attention_mask out"
+)
+
 
 def guided_span(rows: GuidedRows, num_rows: int) -> GuidedSpan:
     """Return the guided rows of a call that guides some: `rows` is not "none"."""
@@ -52,12 +57,15 @@ def append_text(
     negative = negative.fit(text_BLD, guided)
     if text.num_shared_tokens:
         negative = _with_shared_tokens(negative, text_BLD, mask_BL, text.num_shared_tokens)
-    if mask_BL is None and text.drops_whole_mask and negative.attention_mask is not None:
-        mask_BL = text_BLD.new_ones(text_BLD.shape[:2], dtype=torch.bool)
+    concat.negative_mask = negative.token_mask()
+    if mask_BL is None:
+        negative = negative.without_idle_mask()
+        if text.drops_whole_mask and negative.attention_mask is not None:
+            mask_BL = text_BLD.new_ones(text_BLD.shape[:2], dtype=torch.bool)
     if mask_BL is not None:
         arguments[text.mask] = negative.append_mask(mask_BL)
     elif negative.attention_mask is not None:
-        raise NagTextError("the negative prompt has an attention mask but the prompt has none")
+        raise NagTextError(FILLER_WITHOUT_MASK)
     length = negative.embeds.shape[1]
     if text.max_tokens is not None and text_BLD.shape[1] + length > text.max_tokens:
         raise NagTextError(
@@ -69,7 +77,6 @@ def append_text(
         positions = arguments[text.positions]
         arguments[text.positions] = torch.cat([positions, torch.arange(length).to(positions)])
     concat.layout = TextLayout(text_BLD.shape[1], length, guided)
-    concat.negative_mask = negative.token_mask()
     arguments[text.embeds] = _replaced(argument, torch.cat([text_BLD, negative.embeds], dim=1))
 
 
@@ -81,8 +88,9 @@ def _with_shared_tokens(
         torch.cat([negative.embeds, text_BLD[:, -count:]], dim=1),
         negative.attention_mask,
     )
-    if mask is not None and mask_BL is not None:
-        mask = torch.cat([mask, mask_BL[:, -count:].to(mask)], dim=1)
+    if mask is not None:
+        of_shared = mask.new_ones((len(mask), count)) if mask_BL is None else mask_BL[:, -count:]
+        mask = torch.cat([mask, of_shared.to(mask)], dim=1)
     return replace(negative, embeds=embeds, attention_mask=mask)
 
 

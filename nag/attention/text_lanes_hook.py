@@ -182,7 +182,7 @@ class TextLanesHook(CallHook):
         """Return a mapping with the mask of both texts in the place of that of text and image."""
         given = dict(given or {})
         mask, of_lane = given.pop("attention_mask", None), negative.attention_mask
-        if mask is None and (of_lane is None or bool(of_lane.all())):
+        if mask is None and negative.without_idle_mask().attention_mask is None:
             return given
         device = negative.embeds.device
         of_call = torch.ones((rows.count, rows.text_length), dtype=torch.bool, device=device)
@@ -211,6 +211,9 @@ class TextLanesHook(CallHook):
                 "NegativeText's attention_mask out"
             )
         if mask_BT is None:
+            negative_mask_GT = negative.without_idle_mask().attention_mask
+            if negative_mask_GT is None:
+                return
             embeds = arguments[self._lanes.text.embeds]
             mask_BT = embeds.new_ones((rows.count, rows.text_length), dtype=torch.bool)
         if negative_mask_GT is None:

@@ -165,6 +165,15 @@ class InstalledGuidance:
                     "installed; install guidance after every other extension"
                 )
 
+    def end_call(self, output: Any) -> Any:
+        """End the call of a model from within it, and return its output: to remove guidance then.
+
+        Torch finds no hook to call after it.
+        """
+        for hook in self._hooks:
+            output = hook.end_call(output)
+        return output
+
     def _end_loop(self) -> None:
         for hook in self._hooks:
             hook.end_loop()
@@ -206,6 +215,10 @@ class InstalledGuidance:
             UnnamedCallError: the unconditional call is unknown; raised inside the pipeline's call.
             ForeignCallError: another pipeline uses the transformer; raised inside its call.
         """
+        if self._calls is None:
+            raise NagCoverageError(
+                "this guidance was removed from its pipeline: call install again"
+            )
         chosen = chosen_params(params, strengths, self._models[0].adapter.defaults)
         self.check_coverage()
         negative = encode_negative_prompt(self._pipeline, negative_prompt, max_sequence_length)

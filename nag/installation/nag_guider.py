@@ -15,14 +15,12 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.guiders.guider_utils import BaseGuidance, GuiderOutput
 
 from nag.attention.denoising_calls import DenoisingStep, GuidedRows
-from nag.attention.text.layout import VIDEO_TEXT
-from nag.attention.text.negative_text import NegativeText
-from nag.errors import NagTextError
+from nag.installation.guider_fields import Fields, check_fields, negative_of
 from nag.installation.installation import InstalledGuidance
 from nag.params import NagParams
 from nag.stand_ins import restore
 
-PROMPT, NEGATIVE = 0, 1  # positions in a pair of input fields
+PROMPT = 0  # its position in a pair of input fields
 InputFields = Mapping[str, str | tuple[str, str]]
 
 
@@ -32,6 +30,8 @@ class NagGuider(BaseGuidance):
     `pipe.update_components(guider=NagGuider(nag_scale=11))`, and from then on the `negative_prompt`
     of a call guides by attention. The model is restored after each pass. For both guidances at
     once, or a compiled model, keep `ClassifierFreeGuidance` and use `nag.guide` around the call.
+    It reads the negative prompt by the names that the model's family gives, and refuses a pipeline
+    in which that lies elsewhere (`UnsupportedPipelineError`).
 
     Args:
         nag_scale: as in `NagParams`, like the others; their defaults are the same.
@@ -56,7 +56,7 @@ class NagGuider(BaseGuidance):
     ) -> None:
         self.params = NagParams(nag_scale, nag_tau, nag_alpha, nag_start, nag_end, nag_norm)
         super().__init__(enabled=enabled)
-        self._negative: NegativeText | None = None
+        self._fields: Fields = {}
 
     @property
     def is_conditional(self) -> bool:
@@ -68,15 +68,16 @@ class NagGuider(BaseGuidance):
         return 2
 
     def prepare_inputs(self, data: Any) -> list[Any]:
-        self._negative = self._negative_of({name: pair[NEGATIVE] for name, pair in data.items()})
+        self._take(data)
         return [self._prepare_batch(data, PROMPT, "pred_cond")]
 
     def prepare_inputs_from_block_state(self, data: Any, input_fields: InputFields) -> list[Any]:
-        self._negative = self._negative_of(
+        self._take(
             {
-                name: getattr(data, fields[NEGATIVE], None)
-                for name, fields in input_fields.items()
-                if isinstance(fields, tuple)
+                name: tuple(getattr(data, one, None) for one in names)
+                if isinstance(names, tuple)
+                else getattr(data, names, None)
+                for name, names in input_fields.items()
             }
         )
         fields: Any = input_fields
@@ -86,13 +87,14 @@ class NagGuider(BaseGuidance):
         super().prepare_models(denoiser)
         if isinstance(left := vars(denoiser).get("forward"), _GuidedForward):
             left.leave()
-        if self._negative is None:
+        if not (self._enabled and self.params.is_active):
             return
+        negative = negative_of(denoiser, self._fields)
         model: Any = SimpleNamespace(transformer=denoiser)
         with ExitStack() as stack:
             installed = stack.enter_context(InstalledGuidance(model, _PromptCalls(self)))
-            stack.enter_context(installed.guide(self._negative, self.params))
-            _GuidedForward(denoiser, stack.pop_all())
+            stack.enter_context(installed.guide(negative, self.params))
+            _GuidedForward(denoiser, installed, stack.pop_all())
 
     def __call__(self, data: list[Any]) -> GuiderOutput:
         (batch,) = data
@@ -101,16 +103,10 @@ class NagGuider(BaseGuidance):
     def forward(self, pred_cond: torch.Tensor) -> GuiderOutput:
         return GuiderOutput(pred=pred_cond, pred_cond=pred_cond, pred_uncond=None)
 
-    def _negative_of(self, inputs: dict[str, Any]) -> NegativeText | None:
-        if not (self._enabled and self.params.is_active):
-            return None
-        embeds = inputs.get(VIDEO_TEXT.embeds)
-        if embeds is None:
-            raise NagTextError(
-                "NagGuider needs the embeddings of a negative prompt: give the pipeline a "
-                "negative_prompt, or leave the guider out"
-            )
-        return NegativeText(embeds, inputs.get(VIDEO_TEXT.mask))
+    def _take(self, fields: Fields) -> None:
+        """Take the fields of a step, before the model is known."""
+        check_fields(fields)
+        self._fields = fields
 
 
 class _PromptCalls:
@@ -138,15 +134,15 @@ class _GuidedForward:
     hooks that remove hooks break its handling of a failed call.
     """
 
-    def __init__(self, denoiser: Any, guidance: ExitStack) -> None:
+    def __init__(self, denoiser: Any, installed: InstalledGuidance, guidance: ExitStack) -> None:
         self._forward, earlier = denoiser.forward, vars(denoiser).get("forward")
-        self._guidance = guidance
+        self._installed, self._guidance = installed, guidance
         denoiser.forward = self
         guidance.callback(restore, denoiser, "forward", self, earlier)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         with self._guidance:
-            return self._forward(*args, **kwargs)
+            return self._installed.end_call(self._forward(*args, **kwargs))
 
     def leave(self) -> None:
         """Undo the guidance without a call, which a pipeline that failed before it never made."""

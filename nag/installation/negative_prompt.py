@@ -1,6 +1,7 @@
 """The negative prompt's embeddings, made by the pipeline's own text encoder."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import wraps
 from inspect import signature
@@ -30,7 +31,7 @@ def encode_negative_prompt(
     Raises:
         NagTextError: the negative prompt is neither text, nor a list of texts, nor `NegativeText`,
             or the pipeline takes no `max_sequence_length`, or it is below 1, or the pipeline
-            encodes a text with an image.
+            encodes a text with an image, or has no text encoder.
 
     Example:
         Two texts for a call with two prompts, of 48 tokens each:
@@ -68,7 +69,8 @@ def encode_negative_prompt(
             f"{type(pipeline).__name__} has one length for all texts: leave max_sequence_length out"
         )
     arguments = {name: value for name, value in arguments.items() if name in takes}
-    encoded = tuple(encode(**arguments, **others) for others in adapter.encodings)
+    with _named_encoders(pipeline):
+        encoded = tuple(encode(**arguments, **others) for others in adapter.encodings)
     negative = adapter.negative_text(pipeline, encoded[0] if len(encoded) == 1 else encoded)
     return replace(negative, has_default_length=has_default_length and adapter.pads_text)
 
@@ -80,6 +82,25 @@ def _texts(negative_prompt: Any) -> list[str]:
     kind = type(negative_prompt).__name__
     remedy = "; wrap embeddings in NegativeText" if torch.is_tensor(negative_prompt) else ""
     raise NagTextError(f"the negative prompt must be a text or a list of texts, got {kind}{remedy}")
+
+
+@contextmanager
+def _named_encoders(pipeline: Any) -> Generator[None]:
+    """Name the encoders that the pipeline was built without, if an encoding fails."""
+    try:
+        yield
+    except Exception as error:
+        missing = [
+            name
+            for name, part in getattr(pipeline, "components", {}).items()
+            if part is None and name.startswith(("tokenizer", "text_encoder"))
+        ]
+        if not missing:
+            raise
+        raise NagTextError(
+            f"{type(pipeline).__name__} has no {' and no '.join(missing)} to encode the "
+            "negative prompt: give NegativeText of its embeddings"
+        ) from error
 
 
 def _refuse_images(pipeline: Any) -> None:
@@ -136,6 +157,11 @@ def _encoder(pipeline: Any) -> tuple[Any, dict[str, Any]]:
             "guidance_scale": 1.0,  # in its place in Bria's Fibo
             **_caption_cleaning(pipeline),
         }
-    step = pipeline.blocks.sub_blocks["text_encoder"]  # a modular pipeline's
+    step = pipeline.blocks.sub_blocks.get("text_encoder")  # a modular pipeline's
+    if not hasattr(step, "encode_prompt"):
+        raise NagTextError(
+            f"{type(pipeline).__name__} has no step that encodes one text: give NegativeText of "
+            "the embeddings, which its own steps make"
+        )
     # Wan's step fails without the unconditional embeddings (diffusers 0.42).
     return step.encode_prompt, {"components": pipeline, "prepare_unconditional_embeds": True}

@@ -14,6 +14,7 @@ from diffusers.models.attention_processor import AttnAddedKVProcessor, AttnAdded
 from torch.nn import functional
 
 from nag.adapters.cross_attention import NagAttnProcessor
+from nag.adapters.processor import mask_refusal
 from nag.adapters.text_processor import split_heads
 from nag.attention.kept_projections import KeyValue
 from nag.attention.text_attention import Attend
@@ -39,9 +40,7 @@ class NagAddedKVAttnProcessor(NagAttnProcessor):
                 attn, hidden_states, encoder_hidden_states, attention_mask, *args, **kwargs
             )
         if attention_mask is not None:
-            raise NotImplementedError(
-                "an attention with added keys and values is guided without a mask, got one"
-            )
+            raise mask_refusal(self.block)
         tokens_BLD = attn.group_norm(hidden_states.flatten(2)).transpose(1, 2)
         query_BLHK = split_heads(attn, attn.to_q(tokens_BLD))
         image = None

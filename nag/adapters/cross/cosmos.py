@@ -18,6 +18,7 @@ from nag.adapters.adapter import Adapter
 from nag.adapters.cross_attention import NagAttnProcessor, is_text_attention
 from nag.adapters.text_processor import split_heads
 from nag.attention.text.layout import TextInput
+from nag.errors import UnsupportedCallError
 
 TEXT = TextInput("encoder_hidden_states", "attention_mask")
 
@@ -37,7 +38,7 @@ class NagCosmosAttnProcessor(NagAttnProcessor):
         image_rotary_emb: Any = None,
     ) -> torch.Tensor:
         if image_rotary_emb is not None:
-            raise NotImplementedError(
+            raise UnsupportedCallError(
                 "Cosmos's text cross-attention takes no rotary embedding, got one"
             )
         text_BTD, image_BID = _parts(encoder_hidden_states)

@@ -20,6 +20,7 @@ from nag.adapters.adapter import Adapter
 from nag.adapters.text_processor import NagTextProcessor
 from nag.attention.kept_projections import KeyValue
 from nag.attention.text.layout import TextInput
+from nag.errors import UnsupportedCallError
 
 TEXT = TextInput("encoder_hidden_states", "encoder_attention_mask", positions="text_rope_pos")
 
@@ -44,7 +45,7 @@ class NagKandinsky5AttnProcessor(NagTextProcessor):
         if encoder_hidden_states is None:
             return self._attend_within(attn, hidden_states, rotary_emb)
         if rotary_emb is not None or sparse_params is not None:
-            raise NotImplementedError(
+            raise UnsupportedCallError(
                 "Kandinsky's text cross-attention takes neither rotary embedding nor sparse "
                 "attention, got one"
             )

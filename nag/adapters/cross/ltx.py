@@ -12,6 +12,7 @@ from diffusers.models.transformers.transformer_ltx import LTXAttention, LTXVideo
 from nag.adapters.adapter import Adapter, embeds_and_mask
 from nag.adapters.text_processor import NagTextProcessor, split_heads
 from nag.attention.kept_projections import KeyValue
+from nag.errors import UnsupportedCallError
 
 NO_ROTARY = "LTX's text cross-attention takes no rotary embedding, got one"
 
@@ -28,7 +29,7 @@ class NagLTXVideoAttnProcessor(NagTextProcessor):
         image_rotary_emb: Any = None,
     ) -> torch.Tensor:
         if image_rotary_emb is not None:
-            raise NotImplementedError(NO_ROTARY)
+            raise UnsupportedCallError(NO_ROTARY)
         output_BLD = self._guide(attn, hidden_states, encoder_hidden_states, attention_mask)
         return attn.to_out[1](attn.to_out[0](output_BLD))
 

@@ -19,6 +19,7 @@ from nag.adapters.cross.ltx import NO_ROTARY, NagLTXVideoAttnProcessor
 from nag.adapters.text_processor import split_heads
 from nag.attention.text.layout import AUDIO_TEXT, VIDEO_TEXT, TextInput
 from nag.attention.text.negative_text import NegativeText
+from nag.errors import UnsupportedCallError
 
 # Texts from behind the connectors, which have no filler any more, come without a mask.
 OF_VIDEO, OF_SOUND = (replace(one, drops_whole_mask=True) for one in (VIDEO_TEXT, AUDIO_TEXT))
@@ -41,7 +42,7 @@ class NagLTX2AudioVideoAttnProcessor(NagLTXVideoAttnProcessor):
         key_rotary_emb: Any = None,
     ) -> torch.Tensor:
         if query_rotary_emb is not None or key_rotary_emb is not None:
-            raise NotImplementedError(NO_ROTARY)
+            raise UnsupportedCallError(NO_ROTARY)
         output_BLD = self._guide(attn, hidden_states, encoder_hidden_states, attention_mask)
         if attn.to_gate_logits is not None:
             # The gates weigh the heads of the guided output; before guidance they would be undone

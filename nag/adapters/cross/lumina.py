@@ -17,6 +17,7 @@ from nag.adapters.cross_attention import NagAttnProcessor, repeat_heads
 from nag.attention.block_text.pool import TextPool
 from nag.attention.kept_projections import KeyValue
 from nag.attention.text.layout import TextInput
+from nag.errors import UnsupportedCallError
 
 TEXT = TextInput("encoder_hidden_states", "encoder_mask")
 POOL = TextPool("time_caption_embed", "caption_feat", "caption_mask")
@@ -50,7 +51,7 @@ class NagLuminaAttnProcessor(NagAttnProcessor):
                 base_sequence_length,
             )
         if key_rotary_emb is not None or query_rotary_emb is None or attention_mask is None:
-            raise NotImplementedError(
+            raise UnsupportedCallError(
                 "Lumina's text cross-attention takes a mask and rotates its queries alone"
             )
         query_BLD = attn.to_q(hidden_states)

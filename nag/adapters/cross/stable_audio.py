@@ -17,6 +17,7 @@ from nag.adapters.cross_attention import NagAttnProcessor, is_text_attention, re
 from nag.attention.kept_projections import KeyValue
 from nag.attention.text.layout import TextInput
 from nag.attention.text.negative_text import NegativeText
+from nag.errors import UnsupportedCallError
 
 TEXT = TextInput("encoder_hidden_states", "encoder_attention_mask", num_shared_tokens=2)
 
@@ -33,7 +34,7 @@ class NagStableAudioAttnProcessor(NagAttnProcessor):
         rotary_emb: Any = None,
     ) -> torch.Tensor:
         if rotary_emb is not None:
-            raise NotImplementedError(
+            raise UnsupportedCallError(
                 "Stable Audio's text cross-attention takes no rotary embedding, got one"
             )
         if not self._is_guided(encoder_hidden_states):

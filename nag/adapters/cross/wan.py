@@ -13,6 +13,7 @@ from diffusers.models.transformers.transformer_wan import WanAttention, WanAttnP
 from nag.adapters.adapter import Adapter
 from nag.adapters.text_processor import NagTextProcessor, split_heads
 from nag.attention.kept_projections import KeyValue
+from nag.errors import UnsupportedCallError
 
 
 class NagWanAttnProcessor(NagTextProcessor):
@@ -33,7 +34,7 @@ class NagWanAttnProcessor(NagTextProcessor):
         rotary_emb: Any = None,
     ) -> torch.Tensor:
         if attention_mask is not None or rotary_emb is not None:
-            raise NotImplementedError(
+            raise UnsupportedCallError(
                 "Wan's text cross-attention takes neither mask nor rotary embedding, got one"
             )
         if attn.add_k_proj is not None and not self.text_concat.is_guiding:

@@ -29,6 +29,7 @@ from diffusers.models.transformers.transformer_skyreels_v2 import (
 from nag.adapters.adapter import Adapter
 from nag.adapters.cross.wan import NagWanAttnProcessor
 from nag.adapters.text_processor import split_heads
+from nag.errors import UnsupportedCallError
 
 ATTENTIONS = (
     SkyReelsV2Attention,
@@ -55,7 +56,7 @@ class NagTextAloneAttnProcessor(NagWanAttnProcessor):
     ) -> torch.Tensor:
         del original_context_length  # Helios's self-attention reads it
         if attention_mask is not None or rotary_emb is not None:
-            raise NotImplementedError(
+            raise UnsupportedCallError(
                 f"the text cross-attention of {type(attn).__name__} takes neither mask nor rotary "
                 "embedding, got one"
             )

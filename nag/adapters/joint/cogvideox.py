@@ -13,6 +13,7 @@ from diffusers.models.attention_processor import Attention, CogVideoXAttnProcess
 
 from nag.adapters.adapter import Adapter
 from nag.adapters.joint.processor import NagJointProcessor, Rotary, image_projections, rotated
+from nag.adapters.processor import mask_refusal
 from nag.attention.text_lanes import QueryKeyValue
 from nag.attention.text_lanes_hook import LanePlan
 
@@ -33,7 +34,7 @@ class NagCogVideoXAttnProcessor(NagJointProcessor):
                 attn, hidden_states, encoder_hidden_states, attention_mask, image_rotary_emb
             )
         if attention_mask is not None:
-            raise NotImplementedError(f"{self.block}: guidance takes no attention mask, got one")
+            raise mask_refusal(self.block)
         image_NLD, text_NTD = self.lanes.guide(
             self._attend,
             self._rotated(image_projections(attn, hidden_states), image_rotary_emb),

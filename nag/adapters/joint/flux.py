@@ -14,6 +14,7 @@ from diffusers.models.transformers.transformer_flux import FluxAttention, FluxAt
 
 from nag.adapters.adapter import AUTHORS_FOR_FLUX, Adapter
 from nag.adapters.joint.processor import NagJointProcessor, image_projections, text_projections
+from nag.adapters.processor import mask_refusal
 from nag.attention.text.negative_text import NegativeText
 from nag.attention.text_lanes import LaneRows, QueryKeyValue
 from nag.attention.text_lanes_hook import Edit, LanePlan
@@ -39,10 +40,7 @@ class NagFluxAttnProcessor(NagJointProcessor):
             )
         text_rows = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         if attention_mask is not None and len(attention_mask) != len(text_rows):
-            raise NotImplementedError(
-                f"{self.block}: guidance takes no attention mask that does not come by the model's "
-                f"own argument, got one of {len(attention_mask)} rows for {len(text_rows)}"
-            )
+            raise mask_refusal(self.block)
         image = image_projections(attn, hidden_states)
         if encoder_hidden_states is None:
             return self._single(_rotated(image, image_rotary_emb, slice(None)), attention_mask)

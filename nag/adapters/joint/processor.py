@@ -11,7 +11,7 @@ import torch
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.embeddings import apply_rotary_emb
 
-from nag.adapters.processor import NagProcessor
+from nag.adapters.processor import NagProcessor, attend_by_torch
 from nag.attention.text_lanes import QueryKeyValue, TextLanes
 from nag.errors import NagTextError
 
@@ -69,15 +69,19 @@ def attend_as(
     value: torch.Tensor,
     bias: torch.Tensor | None,
 ) -> torch.Tensor:
-    """Attend by the settings of a stock processor; the heads of the output are merged."""
+    """Attend by the settings of a stock processor; the heads of the output are merged.
+
+    One without these settings calls torch itself, whatever backend diffusers is set to.
+    """
+    if not hasattr(stock, "_attention_backend"):
+        return attend_by_torch(query, key, value, bias)
     output = dispatch_attention_fn(
         query,
         key,
         value,
         attn_mask=bias,
-        # Some stock processors know torch's own attention alone.
-        backend=getattr(stock, "_attention_backend", None),
-        parallel_config=getattr(stock, "_parallel_config", None),
+        backend=stock._attention_backend,
+        parallel_config=stock._parallel_config,
     )
     return output.flatten(2, 3).to(query.dtype)
 

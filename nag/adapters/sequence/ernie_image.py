@@ -19,9 +19,8 @@ from diffusers.models.transformers.transformer_ernie_image import (
 
 from nag.adapters.adapter import AUTHORS_FOR_FLUX, Adapter
 from nag.adapters.sequence.processor import NagSequenceProcessor
-from nag.adapters.sequence.z_image import filled
 from nag.attention.sequence.blocks_hook import Arguments, BlockInputs, EmbeddedText, SequencePlan
-from nag.attention.text.negative_text import NegativeText
+from nag.attention.text.negative_text import NegativeText, fill_up
 
 
 class NagErnieImageAttnProcessor(NagSequenceProcessor):
@@ -85,7 +84,7 @@ def _lengthen(args: tuple[Any, ...], kwargs: Arguments, tokens_BND: torch.Tensor
 
 
 def _negative_text(_pipeline: Any, encoded: Any) -> NegativeText:
-    return filled(encoded)
+    return fill_up(encoded)
 
 
 ADAPTER = Adapter(

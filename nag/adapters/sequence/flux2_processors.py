@@ -17,6 +17,7 @@ import torch
 from diffusers.models.embeddings import apply_rotary_emb
 
 from nag.adapters.joint.processor import image_projections, text_projections
+from nag.adapters.processor import mask_refusal
 from nag.adapters.sequence.processor import NagSequenceProcessor
 from nag.attention.sequence.lanes import Attend
 from nag.attention.text_lanes import QueryKeyValue
@@ -111,7 +112,7 @@ class NagFlux2AttnProcessor(_Flux2Processor):
             return self.stock(
                 attn, hidden_states, encoder_hidden_states, attention_mask, image_rotary_emb
             )
-        _refuse_mask(attention_mask)
+        _refuse_mask(self.block, attention_mask)
         return self._call(attn, hidden_states, encoder_hidden_states, image_rotary_emb, NONE)
 
     def _call(
@@ -163,7 +164,7 @@ class NagFlux2KVAttnProcessor(NagFlux2AttnProcessor):
                 kv_cache_mode,
                 num_ref_tokens,
             )
-        _refuse_mask(attention_mask)
+        _refuse_mask(self.block, attention_mask)
         return self._call(attn, hidden_states, encoder_hidden_states, image_rotary_emb, references)
 
 
@@ -179,7 +180,7 @@ class NagFlux2ParallelSelfAttnProcessor(_Flux2Processor):
     ) -> torch.Tensor:
         if not self._is_guided(hidden_states.shape[1]):
             return self.stock(attn, hidden_states, attention_mask, image_rotary_emb)
-        _refuse_mask(attention_mask)
+        _refuse_mask(self.block, attention_mask)
         return self._call(attn, hidden_states, image_rotary_emb, NONE)
 
     def _call(
@@ -224,7 +225,7 @@ class NagFlux2KVParallelSelfAttnProcessor(NagFlux2ParallelSelfAttnProcessor):
                 num_txt_tokens,
                 num_ref_tokens,
             )
-        _refuse_mask(attention_mask)
+        _refuse_mask(self.block, attention_mask)
         return self._call(attn, hidden_states, image_rotary_emb, references)
 
 
@@ -242,6 +243,6 @@ def _swapped(sequence: torch.Tensor, start: int, length: int) -> torch.Tensor:
     return torch.cat([first, rest, moved], dim=1)
 
 
-def _refuse_mask(attention_mask: torch.Tensor | None) -> None:
+def _refuse_mask(block: str, attention_mask: torch.Tensor | None) -> None:
     if attention_mask is not None:
-        raise NotImplementedError("the attention of Flux 2 takes no mask, got one")
+        raise mask_refusal(block)

@@ -25,6 +25,7 @@ from nag.adapters.adapter import AUTHORS_FOR_FLUX, Adapter, embeds_and_mask
 from nag.adapters.joint.processor import attend_as
 from nag.adapters.sequence.processor import NagSequenceProcessor
 from nag.attention.sequence.blocks_hook import Arguments, BlockInputs, EmbeddedText, SequencePlan
+from nag.attention.text.layout import TextInput
 from nag.attention.text_lanes import QueryKeyValue
 from nag.errors import NagTextError
 
@@ -191,6 +192,7 @@ ADAPTER = Adapter(
         QwenImage21FlexAttnProcessor: NagQwenImage21FlexAttnProcessor,
     },
     is_text_attention=_is_text_attention,
+    texts=(TextInput("encoder_hidden_states", "encoder_hidden_states_mask"),),
     negative_text=embeds_and_mask,
     needs_no_image=True,
     defaults=AUTHORS_FOR_FLUX,  # none are published for this family

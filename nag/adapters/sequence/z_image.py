@@ -16,7 +16,8 @@ from torch.nn.utils.rnn import pad_sequence
 from nag.adapters.adapter import AUTHORS_FOR_FLUX, Adapter
 from nag.adapters.sequence.processor import NagSequenceProcessor
 from nag.attention.sequence.blocks_hook import Arguments, EmbeddedText, SequencePlan
-from nag.attention.text.negative_text import NegativeText
+from nag.attention.text.layout import TextInput
+from nag.attention.text.negative_text import NegativeText, fill_up
 from nag.errors import NagTextError
 
 
@@ -71,20 +72,15 @@ def _embed(model: Any, arguments: Arguments, text_TD: torch.Tensor) -> EmbeddedT
     return EmbeddedText(tokens, len(image_ids), rotary)
 
 
-def filled(texts: list[torch.Tensor]) -> NegativeText:
-    """Return texts (T, D) of several lengths as one negative prompt, with a filler and a mask."""
-    mask = pad_sequence([text.new_ones(len(text)) for text in texts], batch_first=True)
-    return NegativeText(pad_sequence(texts, batch_first=True), mask)
-
-
 def _negative_text(_pipeline: Any, encoded: Any) -> NegativeText:
-    return filled(encoded[0])
+    return fill_up(encoded[0])
 
 
 ADAPTER = Adapter(
     models=(ZImageTransformer2DModel,),
     processors={ZSingleStreamAttnProcessor: NagZSingleStreamAttnProcessor},
     is_text_attention=_is_text_attention,
+    texts=(TextInput("cap_feats"),),
     negative_text=_negative_text,
     defaults=AUTHORS_FOR_FLUX,  # none are published for this family
     sequence=SequencePlan(_blocks, _text, _image_starts, _embed),

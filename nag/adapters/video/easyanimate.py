@@ -20,6 +20,7 @@ from nag.adapters.joint.processor import (
     rotated,
     text_projections,
 )
+from nag.adapters.processor import mask_refusal
 from nag.attention.text_lanes_hook import LanePlan
 
 
@@ -39,7 +40,7 @@ class NagEasyAnimateAttnProcessor(NagJointProcessor):
                 attn, hidden_states, encoder_hidden_states, attention_mask, image_rotary_emb
             )
         if attention_mask is not None:
-            raise NotImplementedError(f"{self.block}: guidance takes no attention mask, got one")
+            raise mask_refusal(self.block)
         has_own = attn.add_q_proj is not None
         video_NLD, text_NTD = self.lanes.guide(
             self._attend,

@@ -22,6 +22,7 @@ from nag.adapters.text_processor import NagTextProcessor
 from nag.attention.kept_projections import KeyValue
 from nag.attention.text.layout import TextInput
 from nag.attention.text.negative_text import NegativeText
+from nag.errors import UnsupportedCallError
 
 MAX_POSITIONS = 2048
 TEXT = TextInput(
@@ -55,7 +56,7 @@ class NagKandinsky6AttnProcessor(NagTextProcessor):
         if encoder_hidden_states is None:
             return self._attend_within(attn, hidden_states, rotary_emb, attn_mask)
         if rotary_emb is not None or rotary_emb_kv is not None:
-            raise NotImplementedError(
+            raise UnsupportedCallError(
                 "Kandinsky's text cross-attention takes no rotary embedding, got one"
             )
         key_BTHK, value_BTHK = self._key_value(attn, text_BTD, hidden_states.shape[1])

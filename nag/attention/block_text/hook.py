@@ -17,6 +17,7 @@ from nag.attention.call_hook import CallHook
 from nag.attention.denoising_calls import DenoisingCalls
 from nag.attention.text.layout import GuidedSpan, TextInput, TextLayout
 from nag.attention.text.negative_text import NegativeText
+from nag.attention.text_arguments import FILLER_WITHOUT_MASK
 from nag.attention.text_concat import TextConcat
 from nag.errors import NagTextError
 from nag.params import GuidanceParams
@@ -113,8 +114,8 @@ class BlockTextHook(CallHook):
             other[text.embeds] = fitted.embeds
             if mask_BT is not None:
                 other[text.mask] = fitted.append_mask(mask_BT)[:, mask_BT.shape[1] :]
-            elif fitted.attention_mask is not None:
-                raise NagTextError("the negative prompt has a mask but the prompt has none")
+            elif fitted.without_idle_mask().attention_mask is not None:
+                raise NagTextError(FILLER_WITHOUT_MASK)
         self._negative = self._text_of_blocks(other)
         self._guided = guided
         text_BTD = self._negative[self._plan.text]

@@ -10,7 +10,7 @@ class TextInput:
 
     Args:
         embeds: its embeddings.
-        mask: the mask of its tokens.
+        mask: the mask of its tokens; empty for a model that takes none.
         positions: the positions of its tokens; None where the model needs none.
         num_shared_tokens: tokens at its end that belong to the negative prompt too.
         part: fields of `NegativeText` that hold it.
@@ -19,7 +19,7 @@ class TextInput:
     """
 
     embeds: str
-    mask: str
+    mask: str = ""
     positions: str | None = None
     num_shared_tokens: int = 0
     part: Literal["embeds", "audio_embeds", "second_embeds"] = "embeds"

@@ -3,10 +3,11 @@
 Shapes: B batch, L text tokens, D text channels, G and T tokens of further texts.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 
 from nag.attention.text.layout import GuidedSpan, TextInput
 from nag.errors import NagTextError
@@ -88,6 +89,12 @@ class NegativeText:
             return self.attention_mask.bool()
         is_text_BL = self.embeds.any(dim=-1)
         return is_text_BL.flip(1).cumsum(1).flip(1) > 0  # a zero row before text is text
+
+    def without_idle_mask(self) -> "NegativeText":
+        """Return it without a mask that masks nothing: some backends of attention take no mask."""
+        mask = self.attention_mask
+        is_idle = mask is not None and bool(mask.all())
+        return replace(self, attention_mask=None) if is_idle else self
 
     def fit(self, text_BLD: torch.Tensor, guided: GuidedSpan) -> "NegativeText":
         """Return the negative prompt with one row for each row of a call.
@@ -193,6 +200,12 @@ class NegativeText:
         if self.attention_mask is None:
             return functional.pad(mask_BL, (0, self.embeds.shape[1]), value=1)
         return torch.cat([mask_BL, self.attention_mask.to(mask_BL.dtype)], dim=1)
+
+
+def fill_up(texts: list[torch.Tensor]) -> NegativeText:
+    """Return texts (T, D) of several lengths as one negative prompt, with a filler and a mask."""
+    mask = pad_sequence([text.new_ones(len(text)) for text in texts], batch_first=True)
+    return NegativeText(pad_sequence(texts, batch_first=True), mask)
 
 
 def _repeats(text_BLD: torch.Tensor, times: int) -> bool:
