@@ -5,6 +5,7 @@ another thread. Such a call looks like one of the loop's own. The stack of funct
 apart.
 """
 
+from collections.abc import Sized
 from inspect import currentframe
 from types import CodeType, FrameType
 from typing import Any
@@ -27,6 +28,14 @@ class LoopFrame:
         arguments = {} if frame is None else frame.f_locals
         codes = (_code_of(arguments.get(name)) for name in CALLBACKS)
         self._callbacks = {code for code in codes if code is not None}
+
+    def num_timesteps(self) -> int | None:
+        """Return the length of the schedule that the function has now; None without one.
+
+        Diffusers' pipelines go over their local `timesteps`, which they have cut by `strength` and
+        `denoising_end`. Their `num_timesteps` is at times older than the cut, or missing.
+        """
+        return None if self._frame is None else length_of(self._frame.f_locals.get("timesteps"))
 
     def makes_this_call(self) -> bool:
         """Return True if the call under way is one of the loop's own.
@@ -52,6 +61,13 @@ def loop_frame(pipeline: Any) -> LoopFrame | None:
             return LoopFrame(frame) if owner is pipeline else None
         frame = frame.f_back
     return LoopFrame(None)
+
+
+def length_of(schedule: Any) -> int | None:
+    """Return the number of items of a list or a tensor; None of anything else."""
+    if isinstance(schedule, Sized) and getattr(schedule, "ndim", 1):
+        return len(schedule)
+    return None
 
 
 def _pipeline_of(frame: FrameType) -> Any:

@@ -9,6 +9,7 @@ refused unless its name tells enough.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, Protocol
 
 from nag.attention.denoising_loop import DenoisingLoop, ObservedBar, PerturbedProcessors
@@ -20,7 +21,7 @@ from nag.errors import (
     NagParameterError,
     UnnamedCallError,
 )
-from nag.loop_frame import loop_frame
+from nag.loop_frame import length_of, loop_frame
 from nag.stand_ins import ReplacedMethod
 
 GuidedRows = Literal[
@@ -178,7 +179,7 @@ class PipelineCalls:
         timestep = getattr(self._pipeline, "current_timestep", None)  # not all pipelines have it
         if getattr(timestep, "ndim", 0):
             return self._step_of_frames(loop, timestep, count)
-        return DenoisingStep(loop.step_index, count)
+        return DenoisingStep(loop.step_index, loop.num_timesteps or count)
 
     def _step_of_frames(self, loop: DenoisingLoop, timesteps: Any, count: int) -> DenoisingStep:
         """Return the step under diffusion forcing: each frame has a timestep and a scheduler.
@@ -219,10 +220,16 @@ class PipelineCalls:
         return loop
 
     def _observed_bar(self, *args: Any, **kwargs: Any) -> ObservedBar:
-        return ObservedBar(self._progress_bar.own(*args, **kwargs), self._begin, self._end)
+        length = length_of(args[0] if args else kwargs.get("iterable"))
+        bar = self._progress_bar.own(*args, **kwargs)
+        return ObservedBar(bar, partial(self._begin, length), self._end)
 
-    def _begin(self) -> DenoisingLoop | None:
-        """Note the start of a loop; None if a shallow copy of the pipeline runs it."""
+    def _begin(self, length: int | None) -> DenoisingLoop | None:
+        """Note the start of a loop; None if a shallow copy of the pipeline runs it.
+
+        Args:
+            length: steps that its progress bar goes over; None if the bar only counts.
+        """
         frame = loop_frame(self._pipeline)
         if frame is None:
             return None
@@ -236,7 +243,8 @@ class PipelineCalls:
                     f"guidance needs; switch that off with pag_scale=0: {error}"
                 ) from error
             raise
-        loop = DenoisingLoop(self._pipeline, frame, self._text_encoding.has_unconditional_text)
+        has_unconditional_text = self._text_encoding.has_unconditional_text
+        loop = DenoisingLoop(self._pipeline, frame, has_unconditional_text, length)
         self._loops.append(loop)
         return loop
 

@@ -20,23 +20,32 @@ class DenoisingLoop:
         frame: its function that runs it.
         has_unconditional_text: True if the pipeline encoded an unconditional text for it; None if
             it does not tell.
+        length: steps that its progress bar goes over; None if the bar only counts.
 
     Attributes:
         num_calls: calls without a name, since the scheduler took the last step.
+        num_begun: steps that its progress bar has begun, if it goes over them.
         num_steps: steps that were taken.
         timesteps: the pipeline's tensor of one timestep for each frame, of the step under way.
         num_forced_steps: steps that were seen with such a tensor.
     """
 
     def __init__(
-        self, pipeline: Any, frame: LoopFrame, has_unconditional_text: bool | None
+        self,
+        pipeline: Any,
+        frame: LoopFrame,
+        has_unconditional_text: bool | None,
+        length: int | None,
     ) -> None:
         self.frame = frame
         self.has_unconditional_text = has_unconditional_text
         self.num_calls = 0
+        self.num_begun = 0
         self.num_steps = 0
         self.timesteps: Any = None
         self.num_forced_steps = 0
+        self._length = length
+        self._num_timesteps = frame.num_timesteps()
         self._pipeline = pipeline
         self._num_before = 0  # steps before this scheduler replaced another one
         self._first_index: int | None = None  # the scheduler's index of its first step here
@@ -66,11 +75,23 @@ class DenoisingLoop:
             return self._num_before
         return self._num_before + scheduler.step_index - self._first_index
 
+    @property
+    def num_timesteps(self) -> int | None:
+        """The steps of the schedule that it goes over; None if nothing tells.
+
+        A schedule that begins anew inside the loop counts from its second step on. In its first one
+        the step is 0, of any number.
+        """
+        return self._num_timesteps if self._length is None else self._length
+
     def end_step(self, index: int | None) -> None:
         """Note a step of the scheduler, which counts `index` steps now, if it counts."""
         if self._first_index is None and index is not None:
             self._first_index = index - 1
+        if self._length is not None and not self.num_steps:
+            self._length -= max(self.num_begun - 1, 0)  # earlier ones were skipped
         self.num_steps += 1
+        self._num_timesteps = self.frame.num_timesteps()  # not in a call: that may be compiled
 
     def end(self) -> None:
         """Give the scheduler its own `step` back."""
@@ -104,7 +125,10 @@ class ObservedBar:
     def __iter__(self) -> Iterator[Any]:
         loop, is_whole = self._begin(), False
         try:
-            yield from self._bar
+            for one in self._bar:
+                if loop is not None:
+                    loop.num_begun += 1
+                yield one
             is_whole = True
         finally:
             self._end(loop, is_whole=is_whole)

@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 
 import torch
 
-from nag.attention.text_attention import TextAttention
+from nag.attention.text_attention import TextAttention, additive_bias
 from nag.errors import NagParameterError
 from nag.formulas.fused_guidance import fused_guidance
 from nag.formulas.negative_away_steer_attention import negative_away_steer_attention
@@ -32,9 +32,9 @@ class NagMethod:
     """Normalized Attention Guidance: two attentions, extrapolated within a bound."""
 
     def __init__(self) -> None:
-        self.nag_scale = torch.ones(())
-        self.nag_tau = torch.ones(())
-        self.nag_alpha = torch.zeros(())
+        self.nag_scale = _strength()
+        self.nag_tau = _strength()
+        self.nag_alpha = _strength()
         self.nag_norm: Literal["l1", "l2"] = NagParams.nag_norm
 
     def set(self, params: NagParams) -> None:
@@ -83,8 +83,8 @@ class VsfMethod:
     """Value Sign Flip: one attention over both prompts. Needs an attention backend with masks."""
 
     def __init__(self) -> None:
-        self.vsf_scale = torch.zeros(())
-        self.vsf_bias = torch.zeros(())
+        self.vsf_scale = _strength()
+        self.vsf_bias = _strength()
 
     def set(self, params: VsfParams) -> None:
         self.vsf_scale.fill_(params.vsf_scale)
@@ -99,22 +99,30 @@ class VsfMethod:
     def guide(self, text: TextAttention) -> torch.Tensor:
         assert text.negative_mask is not None
         value, bias = self.flip(text.value, text.negative_mask)
-        return text.attend(
-            text.query, text.key, value, bias if text.bias is None else bias + text.bias
-        )
+        of_text = additive_bias(text.bias, text.query)
+        return text.attend(text.query, text.key, value, bias if of_text is None else bias + of_text)
 
 
 class NasaMethod:
     """Negative-Away Steer Attention: two attentions, a share of the second subtracted."""
 
     def __init__(self) -> None:
-        self.nasa_scale = torch.zeros(())
+        self.nasa_scale = _strength()
 
     def set(self, params: NasaParams) -> None:
         self.nasa_scale.fill_(params.nasa_scale)
 
     def guide(self, text: TextAttention) -> torch.Tensor:
         return negative_away_steer_attention(text.positive(), text.negative(), self.nasa_scale)
+
+
+def _strength() -> torch.Tensor:
+    """Return a strength: on the CPU and in float32, without regard to torch's defaults.
+
+    An inference tensor could not be set outside `torch.inference_mode()`.
+    """
+    with torch.inference_mode(False):
+        return torch.zeros((), dtype=torch.float32, device="cpu")
 
 
 def build_methods() -> dict[type, Method]:

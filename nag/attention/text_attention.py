@@ -13,7 +13,8 @@ import torch
 class Attend(Protocol):
     """The attention of an architecture.
 
-    Returns (B, L, D): heads merged, before the output projection. `bias` is added to the logits.
+    Returns (B, L, D): heads merged, before the output projection. `bias` is added to the logits,
+    or is True where a token is seen: some attention backends take no other mask.
     """
 
     def __call__(
@@ -31,7 +32,8 @@ class TextAttention:
         key: (B, T, H, K).
         value: (B, T, H, K).
         positive_length: tokens of the prompt, 0 to T; the negative prompt's tokens follow them.
-        bias: (B, H, 1, T), added to the logits by the text's own mask; None without a mask.
+        bias: (B, H, 1, T), the text's own mask, True where a token is seen, or the values that it
+            adds to the logits; None without a mask.
         negative_mask: (B, N) bool, True where a token of the negative prompt is text; None
             without a negative prompt.
     """

@@ -15,7 +15,7 @@ import torch
 from nag.attention.kept_projections import KeyValue
 from nag.attention.methods import build_methods
 from nag.attention.text.layout import VIDEO_TEXT, TextInput, TextLayout
-from nag.attention.text_attention import Attend, TextAttention, additive_bias
+from nag.attention.text_attention import Attend, TextAttention
 from nag.errors import NagParameterError
 from nag.params import GuidanceParams, NagParams
 
@@ -82,7 +82,7 @@ class TextConcat:
             key_BTHK,
             value_BTHK,
             layout.positive_length,
-            additive_bias(bias_BH1T, query_BLHK),
+            bias_BH1T,
             negative_mask,
         )
         if layout.guided is None:

@@ -30,6 +30,11 @@ BATCHES = {
     ),
     "prompt third": re.compile(r"cat\(\s*\[\s*prompt_embeds(, negative_prompt_embeds){2}"),
 }
+# The steps that a loop goes over, which the range of NAG counts.
+STEPS = re.compile(
+    r"for i, t in enumerate\((timesteps|step_matrix|self\.scheduler\.timesteps"
+    r"|self\.progress_bar\([\w.\[\]:-]+\))\):"
+)
 
 
 def test_the_page_lists_every_prompt_pipeline_of_the_installed_diffusers() -> None:
@@ -50,6 +55,7 @@ def test_the_source_of_a_pipeline_tells_its_passes_as_listed(name: str) -> None:
     whole = inspect.getsource(kind)
     source = inspect.getsource(inspect.unwrap(kind.__call__))
     names = set(re.findall(r"cache_context\(\"(\w+)\"", source))
+    assert STEPS.search(source)
     num_calls = len(re.findall(r"\b(?:self\.(?:transformer|unet)|current_model)\(\s", source))
     match PASSES[name]:
         case "named":

@@ -197,11 +197,12 @@ def test_the_step_range_guides_its_steps_with_every_kind_of_scheduler(scheduler:
 
 
 @pytest.mark.parametrize(("arguments", "count"), [({"denoising_end": 0.5}, 4), ({}, 8)])
+@pytest.mark.parametrize("name", ["SDXL", "SDXL InstructPix2Pix", "SDXL with a ControlNet"])
 def test_the_step_range_is_that_of_the_steps_that_a_loop_takes(
-    arguments: dict[str, Any], count: int
+    name: str, arguments: dict[str, Any], count: int
 ) -> None:
-    pipeline = tiny_images.sdxl_pipeline()
-    seen = guided_steps(pipeline, FAMILIES["SDXL"], num_inference_steps=8, **arguments)
+    family = FAMILIES[name]
+    seen = guided_steps(family.build(), family, num_inference_steps=8, **arguments)
     assert seen == [0.25 <= step / count < 0.75 for step in range(count)]
 
 

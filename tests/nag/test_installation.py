@@ -219,6 +219,21 @@ def test_guide_after_remove_is_refused() -> None:
         pass
 
 
+def test_guidance_does_not_depend_on_the_settings_of_torch_at_its_installation() -> None:
+    pipeline = tiny.wan_pipeline()
+    params = NagParams(nag_scale=1.003, nag_tau=2.6, nag_alpha=1.0)  # no bfloat16 numbers
+    with install(pipeline) as nag, nag.guide(NEGATIVE, params):
+        expected = render(pipeline, PROMPT)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with torch.inference_mode(), torch.device("meta"):
+            nag = install(pipeline)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    with nag, nag.guide(NEGATIVE, params):
+        assert torch.equal(render(pipeline, PROMPT), expected)
+
+
 def test_a_pipeline_of_another_family_is_refused_and_its_transformer_named() -> None:
     unet = UNet2DModel(
         sample_size=8,

@@ -292,24 +292,51 @@ def test_half_precision_pipelines_are_guided_and_finite(dtype: torch.dtype) -> N
     assert largest_difference(guided, render(pipeline, PROMPT.to(dtype), **arguments)) > FAR
 
 
-def test_a_long_video_is_guided_in_each_window_with_the_prompt_of_that_window() -> None:
+def long_videos() -> Any:
     parts: dict[str, Any] = tiny.ltx_pipeline().components
     parts["scheduler"] = LTXEulerAncestralRFScheduler()
     pipeline: Any = LTXI2VLongMultiPromptPipeline(**parts)
     pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def long_video(pipeline: Any, **arguments: Any) -> torch.Tensor:
+    call: dict[str, Any] = {
+        "prompt": "red | blue", "height": 32, "width": 32, "num_frames": 17,
+        "temporal_tile_size": 16, "temporal_overlap": 8, "max_sequence_length": 12,
+        "output_type": "latent",
+    }  # fmt: skip
+    return pipeline(**call, **arguments).frames
+
+
+def test_the_step_range_of_a_long_video_is_that_of_the_steps_that_a_window_takes() -> None:
+    pipeline, seen = long_videos(), list[bool]()
+    sigmas, middle = torch.linspace(1, 0, 6), NagParams(nag_start=0.25, nag_end=0.75)
+    with install(pipeline) as nag, nag.guide("green", middle, max_sequence_length=12):
+        handle = pipeline.transformer.register_forward_pre_hook(
+            lambda _model, _args, kwargs: seen.append(
+                kwargs["encoder_hidden_states"].shape[1] > 12
+            ),
+            with_kwargs=True,
+        )
+        long_video(pipeline, sigmas=sigmas, guidance_scale=1.0, skip_steps_sigma_threshold=0.9)
+        handle.remove()
+    assert seen == [False, True, True, False] * 2
+
+
+def test_a_long_video_is_guided_in_each_window_with_the_prompt_of_that_window() -> None:
+    pipeline = long_videos()
 
     def render_long() -> torch.Tensor:
-        return pipeline(
-            prompt="red | blue", negative_prompt="mud", guidance_scale=3.0, num_inference_steps=3,
-            height=32, width=32, num_frames=17, temporal_tile_size=16, temporal_overlap=8,
-            max_sequence_length=12, output_type="latent",
-        ).frames  # fmt: skip
+        return long_video(
+            pipeline, negative_prompt="mud", guidance_scale=3.0, num_inference_steps=3
+        )
 
     plain = render_long()
     with install(pipeline) as nag:
         with nag.guide("green", STRONG, max_sequence_length=12):
             ours = render_long()
-        with nag.guide("green", NagParams(9, 2.5, 0.5, nag_end=0.3), max_sequence_length=12):
+        with nag.guide("green", NagParams(9, 2.5, 0.5, nag_end=0.4), max_sequence_length=12):
             first_step = render_long()
         with nag.guide("green", nag_scale=1, max_sequence_length=12):
             assert torch.equal(render_long(), plain)

@@ -78,7 +78,8 @@ def beside_image(attend: Attend) -> Attend:
     ) -> torch.Tensor:
         query, image_key, image_value = query.chunk(3, dim=-1)
         if bias is not None:
-            bias = functional.pad(bias, (0, image_key.shape[1]))
+            is_seen = bias.dtype == torch.bool
+            bias = functional.pad(bias, (0, image_key.shape[1]), value=float(is_seen))
         key, value = torch.cat([key, image_key], dim=1), torch.cat([value, image_value], dim=1)
         return attend(query, key, value, bias)
 
