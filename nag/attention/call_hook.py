@@ -17,7 +17,7 @@ from nag.attention.text.negative_text import NegativeText
 from nag.attention.text_arguments import guided_span
 from nag.attention.text_concat import UNGUIDED
 from nag.block_caches import has_cache
-from nag.errors import NagTextError
+from nag.errors import NagCoverageError, NagTextError
 from nag.params import GuidanceParams, NagParams
 from nag.stand_ins import ModelHook, ReplacedMethod
 
@@ -124,6 +124,12 @@ class CallHook:
     def _before_call(
         self, _module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if self.negative is not None and self._is_checkpointing():
+            raise NagCoverageError(
+                f"{self._component}: gradient checkpointing computes the blocks once more in "
+                "backward(), outside the call that guidance follows; call "
+                "disable_gradient_checkpointing() of the model, or render under torch.no_grad()"
+            )
         call = self._signature.bind(*args, **kwargs)
         self._begin(call.arguments)
         if self.negative is None:
@@ -157,7 +163,12 @@ class CallHook:
 
     def _after_call(self, _model: Any, _args: Any, _output: Any) -> Any:
         """Return another output of the call; None leaves it."""
-        self._forget()
+        if self.negative is not None or not self._is_checkpointing():
+            self._forget()
+
+    def _is_checkpointing(self) -> bool:
+        """Return True if the blocks of the call under way may be computed once more, backward."""
+        return torch.is_grad_enabled() and getattr(self._model, "is_gradient_checkpointing", False)
 
     def _guided_rows(self) -> GuidedRows:
         """Return the guided rows of the call under way: by its pass, and by its step."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, Unpack
 from weakref import WeakValueDictionary
@@ -16,7 +17,8 @@ from nag.attention.negative_prompt_hook import NegativePromptHook
 from nag.attention.sequence.blocks_hook import SequenceLanesHook
 from nag.attention.sequence.lanes import SequenceLanes
 from nag.attention.sequence.text_hook import TextStreamHook, TextStreamPlan
-from nag.attention.text_concat import TextConcat
+from nag.attention.text.negative_text import NegativeText
+from nag.attention.text_concat import UNGUIDED, TextConcat
 from nag.attention.text_lanes import TextLanes
 from nag.attention.text_lanes_hook import TextLanesHook
 from nag.coverage import Coverage
@@ -36,6 +38,14 @@ from nag.pipeline import DenoisingPipeline
 _INSTALLED: "WeakValueDictionary[int, InstalledGuidance]" = WeakValueDictionary()
 
 
+@dataclass(frozen=True, eq=False)
+class _Guide:
+    """The negative prompt and the strengths inside one `guide`; no prompt means no guidance."""
+
+    negative: NegativeText | None
+    params: GuidanceParams
+
+
 class InstalledGuidance:
     """Guidance on one pipeline, built by `install`. Leaving its `with` restores the pipeline.
 
@@ -53,6 +63,8 @@ class InstalledGuidance:
         self._models = find_models(pipeline)
         self._processors: list[tuple[Any, Any]] = []  # each text attention with its new processor
         self._hooks: list[CallHook] = []
+        self._guides: list[_Guide] = []  # those entered and not left yet, the innermost last
+        self._ends_with_guides = False
         self._calls: DenoisingCalls | None = None
         for one in self._models:
             if id(one.model) in _INSTALLED:
@@ -193,7 +205,7 @@ class InstalledGuidance:
         """Guide every call of the pipeline inside the `with`.
 
         With a strength that means no guidance, the pipeline renders the clip of the plain model,
-        bit for bit. An inner `guide` replaces the outer one until it is left.
+        bit for bit. An inner `guide` replaces the outer one until it is left, in any order.
 
         Args:
             negative_prompt: a text, which the pipeline's own encoder embeds, or a list with one
@@ -222,14 +234,22 @@ class InstalledGuidance:
         chosen = chosen_params(params, strengths, self._models[0].adapter.defaults)
         self.check_coverage()
         negative = encode_negative_prompt(self._pipeline, negative_prompt, max_sequence_length)
-        outer = [(hook, hook.negative, hook.params) for hook in self._hooks]
+        one = _Guide(negative, chosen)
+        self._guides.append(one)
         try:
-            for hook in self._hooks:
-                hook.set(negative, chosen)
+            self._follow_last_guide()
             yield
         finally:
-            for hook, outer_negative, outer_params in outer:
-                hook.set(outer_negative, outer_params)
+            self._guides.remove(one)
+            self._follow_last_guide()
+            if self._ends_with_guides:
+                self.remove_after_guides()
+
+    def _follow_last_guide(self) -> None:
+        """Guide as the last `guide` that was not left yet, or not at all."""
+        last = self._guides[-1] if self._guides else _Guide(None, UNGUIDED)
+        for hook in self._hooks:
+            hook.set(last.negative, last.params)
 
     def remove(self) -> None:
         """Restore every processor and remove the hooks. A second call does nothing."""
@@ -246,6 +266,12 @@ class InstalledGuidance:
         for one in self._models:
             if _INSTALLED.get(id(one.model)) is self:
                 del _INSTALLED[id(one.model)]
+
+    def remove_after_guides(self) -> None:
+        """Remove it now or, inside a `guide`, at the end of the last one that is left."""
+        self._ends_with_guides = True
+        if not self._guides:
+            self.remove()
 
     def __enter__(self) -> Self:
         return self
@@ -310,13 +336,14 @@ def guide(
         >>> clip.shape
         (1, 5, 32, 32, 3)
     """
-    outer = _INSTALLED.get(id(find_models(pipeline)[0].model))
-    if outer is not None and outer.belongs_to(pipeline):
-        with outer.guide(negative_prompt, params, max_sequence_length, **strengths):
-            yield outer
+    installed = _INSTALLED.get(id(find_models(pipeline)[0].model))
+    if installed is not None and installed.belongs_to(pipeline):
+        with installed.guide(negative_prompt, params, max_sequence_length, **strengths):
+            yield installed
         return
-    with (
-        install(pipeline) as installed,
-        installed.guide(negative_prompt, params, max_sequence_length, **strengths),
-    ):
-        yield installed
+    installed = install(pipeline)
+    try:
+        with installed.guide(negative_prompt, params, max_sequence_length, **strengths):
+            yield installed
+    finally:
+        installed.remove_after_guides()

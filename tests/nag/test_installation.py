@@ -219,6 +219,33 @@ def test_guide_after_remove_is_refused() -> None:
         pass
 
 
+def test_gradient_checkpointing_works_outside_a_guide_and_is_refused_inside() -> None:
+    pipeline = tiny.wan_pipeline()
+    model, prompt = pipeline.transformer, PROMPT.clone().requires_grad_()
+    model.enable_gradient_checkpointing()
+
+    def gradient() -> torch.Tensor:
+        prompt.grad = None
+        latents = torch.ones(1, model.config.in_channels, 2, 4, 4)
+        with model.cache_context("cond"):
+            output = model(latents, torch.tensor([500]), prompt, return_dict=False)[0]
+        output.sum().backward()
+        assert prompt.grad is not None
+        return prompt.grad
+
+    stock = gradient()
+    with install(pipeline) as nag:
+        assert largest_difference(gradient(), stock) < 1e-6
+        with nag.guide(NEGATIVE, STRONG):
+            with pytest.raises(NagCoverageError, match=r"call disable_gradient_checkpointing\(\)"):
+                gradient()
+            guided = render(pipeline, PROMPT)
+            model.disable_gradient_checkpointing()
+            assert largest_difference(gradient(), stock) > 1e-4
+            assert torch.equal(render(pipeline, PROMPT), guided)
+        assert largest_difference(gradient(), stock) < 1e-6
+
+
 def test_guidance_does_not_depend_on_the_settings_of_torch_at_its_installation() -> None:
     pipeline = tiny.wan_pipeline()
     params = NagParams(nag_scale=1.003, nag_tau=2.6, nag_alpha=1.0)  # no bfloat16 numbers

@@ -1,6 +1,7 @@
 """A text that does not fit a call is refused, and guidance never goes off in silence."""
 
 import re
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,7 +20,7 @@ from nag import (
     install,
 )
 from tests.builders import tiny
-from tests.nag.reference import image, largest_difference, mask, render, text
+from tests.nag.reference import image, largest_difference, mask, render, state, text
 
 PROMPT = text(1, 12, 1)
 FAR = 2e-2
@@ -100,6 +101,30 @@ def test_an_inner_guide_replaces_the_outer_one_until_it_is_left() -> None:
             inner = render(pipeline, prompt)
         assert torch.equal(render(pipeline, prompt), outer)
     assert len({tensor.sum().item() for tensor in (plain, outer, inner)}) == 3
+
+
+@pytest.mark.parametrize("is_installed_first", [True, False])
+def test_guides_that_are_left_in_another_order_end_with_the_last_of_them(
+    is_installed_first: bool,
+) -> None:
+    pipeline, prompt = tiny.wan_pipeline(), text(1, 12, 1)
+    plain, before = render(pipeline, prompt), state(pipeline.transformer)
+    first, second = NegativeText(text(1, 7, 2)), NegativeText(text(1, 9, 5))
+    with guide(pipeline, second, STRONG):
+        expected = render(pipeline, prompt)
+    with install(pipeline) if is_installed_first else nullcontext() as nag:
+        one, other = (
+            guide(pipeline, negative, STRONG) if nag is None else nag.guide(negative, STRONG)
+            for negative in (first, second)
+        )
+        one.__enter__()
+        other.__enter__()
+        one.__exit__(None, None, None)
+        assert torch.equal(render(pipeline, prompt), expected)
+        other.__exit__(None, None, None)
+        assert nag is None or not nag.is_guiding
+        assert torch.equal(render(pipeline, prompt), plain)
+    assert state(pipeline.transformer) == before
 
 
 def test_a_guide_that_fails_to_start_leaves_no_guidance_behind() -> None:
