@@ -63,7 +63,7 @@ class InstalledGuidance:
         self._models = find_models(pipeline)
         self._processors: list[tuple[Any, Any]] = []  # each text attention with its new processor
         self._hooks: list[CallHook] = []
-        self._guides: list[_Guide] = []  # those entered and not left yet, the innermost last
+        self._guides: list[_Guide] = []  # entered and not left yet, the innermost last
         self._ends_with_guides = False
         self._calls: DenoisingCalls | None = None
         for one in self._models:
