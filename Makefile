@@ -8,6 +8,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 MODEL ?= shapes-wan
 MODEL_TESTS := tests/nag tests/pipelines
+# of MINUTES the model has four fifths and its LoRA one
+LIMIT = $(if $(MINUTES),--minutes $(shell expr $(MINUTES) \* $(1) / 5))
 CLUSTER_TESTS = $(shell grep -rl --include='test_*.py' 'mark\.cluster' tests)
 
 .PHONY: help install demo cluster-demo test test-models test-cluster test-farm types slow check chaos strikes docs format shapes shapes-images distill evaluate bench wheel clean
@@ -73,10 +75,10 @@ format: install  ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-shapes: install  ## train MODEL: shapes-wan, shapes-ltx (three hours on two idle cores; with LoRA), shapes-wan-i2v from shapes-wan
-	$(BIN)/python -m pipelines.shapes.training.train $(MODEL) --output build/$(MODEL)
+shapes: install  ## train MODEL: shapes-wan, shapes-ltx (some hours on two idle cores; with LoRA), shapes-wan-i2v from shapes-wan; MINUTES=60 limits both
+	$(BIN)/python -m pipelines.shapes.training.train $(MODEL) --output build/$(MODEL) $(call LIMIT,4)
 ifneq ($(MODEL),shapes-wan-i2v)
-	$(BIN)/python -m pipelines.shapes.training.distillation.distill $(MODEL) --weights build/$(MODEL) --output build/$(MODEL)-4step
+	$(BIN)/python -m pipelines.shapes.training.distillation.distill $(MODEL) --weights build/$(MODEL) --output build/$(MODEL)-4step $(call LIMIT,1)
 endif
 
 shapes-images: install  ## train the three image models and their LoRAs (about two hours on a core)

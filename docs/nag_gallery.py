@@ -21,6 +21,7 @@ from nag.adapters.registry import MODULES
 from pipelines.shapes.images import judge_image
 from pipelines.shapes.measuring.images import FEW_STEPS, load_image_pipeline
 from pipelines.shapes.training.images.models import MODELS, ImageModel
+from pipelines.shapes.world import FPS
 
 ROOT = Path(__file__).parents[1]
 IMAGES = "nag-images.png"
@@ -80,7 +81,7 @@ SHEETS = (
     ),
     Sheet(
         "nag-ltx.png",
-        "purple",
+        "yellow",
         few_step_ltx,
         (NONE, nag(3), nag(6), ("VSF", VsfParams(0.5, 0.2)), ("NASA", NasaParams(0.3))),
     ),
@@ -89,6 +90,8 @@ SHEETS = (
 
 def render(pipeline: Any, prompt: str, seed: int) -> Image.Image:
     """Return the middle frame of a clip of four steps and one pass a step."""
+    # shapes-ltx has seen this rate alone, and Wan takes none
+    frame_rate = {"frame_rate": FPS} if isinstance(pipeline, LTXPipeline) else {}
     (frames,) = pipeline(
         prompt,
         height=SIDE_PX,
@@ -99,6 +102,7 @@ def render(pipeline: Any, prompt: str, seed: int) -> Image.Image:
         max_sequence_length=LENGTH,
         generator=torch.Generator().manual_seed(seed),
         output_type="np",
+        **frame_rate,
     ).frames
     return Image.fromarray((np.clip(frames[len(frames) // 2], 0, 1) * 255).round().astype(np.uint8))
 

@@ -106,18 +106,25 @@ def main(arguments: list[str] | None = None, loader: "ModelLoader | None" = None
         args.exc_type, args.exc_value, args.exc_traceback
     )
     escape_logs()
-    namespace = parse_arguments(arguments)
-    command = COMMANDS[namespace.command]
-    dropped.is_log = command.is_run
     try:
-        if log_format_of(namespace) == "json":
-            write_json_lines()
-        with ended_by_signals(2):
-            return command(namespace, Context(Console(), loader, dropped))
+        namespace = parse_arguments(arguments)
+        command = COMMANDS[namespace.command]
+        dropped.is_log = command.is_run
+        return _run(command, namespace, Context(Console(), loader, dropped))
     except OutputError as error:
         if not isinstance(error.__cause__, BrokenPipeError):  # a reader such as `head` has enough
             _print_stop(str(error), ExitCode.STOPPED)
         return ExitCode.STOPPED
+
+
+def _run(command: Command[Any], namespace: argparse.Namespace, context: Context) -> int:
+    try:
+        if log_format_of(namespace) == "json":
+            write_json_lines()
+        with ended_by_signals(2):
+            return command(namespace, context)
+    except OutputError:
+        raise
     except StoppedError as error:
         return _print_stop(str(error), ExitCode.of_stop(error), is_log=command.is_run)
     except KeyboardInterrupt:  # before a run handles signals itself

@@ -132,9 +132,9 @@ def test_letters_that_the_encoding_lacks_are_escaped(monkeypatch: pytest.MonkeyP
     assert printed.stdout == b"\\xe9\\udc80\n"
 
 
-@pytest.mark.parametrize("command", ["models", "plan examples/shapes.yaml"])
+@pytest.mark.parametrize("command", ["models", "plan --help", "plan examples/shapes.yaml"])
 def test_a_command_whose_result_cannot_be_written_says_so(command: str, tmp_path: Path) -> None:
-    output = ["--output", tmp_path.as_uri()] if command.startswith("plan") else []
+    output = ["--output", tmp_path.as_uri()] if command.endswith(".yaml") else []
     with Path("/dev/full").open("w") as full:
         ended = subprocess.run(
             [sys.executable, "-m", "jobs", *command.split(), *output],
@@ -150,11 +150,12 @@ def test_a_command_whose_result_cannot_be_written_says_so(command: str, tmp_path
     )
 
 
-def test_a_reader_that_has_enough_of_a_result_gets_no_complaint() -> None:
+@pytest.mark.parametrize("command", ["models", "bench --help", "--version"])
+def test_a_reader_that_has_enough_of_a_result_gets_no_complaint(command: str) -> None:
     read, write = os.pipe()
     os.close(read)
     ended = subprocess.run(
-        [sys.executable, "-m", "jobs", "models"], stdout=write, stderr=subprocess.PIPE,
+        [sys.executable, "-m", "jobs", *command.split()], stdout=write, stderr=subprocess.PIPE,
         cwd=REPOSITORY, check=False,
     )  # fmt: skip
     os.close(write)

@@ -44,9 +44,9 @@ RANGE_AXIS = Axis(
     tuple((("nag_start", start), ("nag_end", end)) for start, end in RANGES),
 )
 NORM_AXIS = Axis("nag_norm", ("l1", "l2"), ((("nag_norm", "l1"),), (("nag_norm", "l2"),)))
-SCALE_AXIS = numbers_axis("nag_scale", 3, 6, 9, 13)
+SCALE_AXIS = numbers_axis("nag_scale", 3, 6, 9)
 SLICES = (
-    Slice("scale-alpha", "nag", SCALE_AXIS, numbers_axis("nag_alpha", 0.125, 0.25, 0.5, 1.0)),
+    Slice("scale-alpha", "nag", SCALE_AXIS, numbers_axis("nag_alpha", 0.125, 0.25, 0.5, 0.75, 1.0)),
     Slice("scale-tau", "nag", SCALE_AXIS, numbers_axis("nag_tau", 1.25, 1.5, 2.5, 5.0)),
     Slice("range", "nag", RANGE_AXIS),
     Slice("norm", "nag", NORM_AXIS),

@@ -38,7 +38,7 @@ from pipelines.shapes.training.running.compute import Compute
 from pipelines.shapes.training.running.pace import Budget
 from pipelines.shapes.training.running.stage import Running
 from pipelines.shapes.training.running.training_log import TrainingLog, plot_losses
-from pipelines.shapes.training.saved_folder import forget_paths
+from pipelines.shapes.training.saved_folder import save_folder
 from pipelines.shapes.training.text import (
     TextEncoder,
     TextTraining,
@@ -177,8 +177,7 @@ def main() -> None:
     pipeline = model.assemble(tokenizer, text_encoder, autoencoder, transformer)
     if model.learns_made_latents:
         made_latents_stage(model, pipeline, output / "vae", cache, running(MADE_LATENTS.stage))
-    pipeline.save_pretrained(output)
-    forget_paths(output)
+    save_folder(pipeline, output)
     plot_losses(log.path, output / "loss.png")
     print(f"saved {output}")
 
