@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from jobs.cli.main import main
 from jobs.cli.pattern.command import EXIT_OK, EXIT_REFUSED
@@ -33,20 +35,22 @@ def change(path: Path, **values: object) -> None:
 
 @pytest.mark.parametrize(
     ("name", "vae_dtype"), [("shapes-wan", "float32"), ("shapes-ltx", "float16")]
-)
+)  # both are stored in float16; the test stores the first one's autoencoder in float32
 def test_the_yaml_of_a_folder_loads_has_the_grid_of_its_configs_and_plans(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, vae_dtype: str
 ) -> None:
     models = tmp_path / "models"  # made by the command
     yaml = models / "mine.yaml"
-    assert (
-        main(["models", "--init", str(PACKAGED_WEIGHTS / name), "--output", str(yaml)]) == EXIT_OK
-    )
+    folder = copy_of(name, tmp_path)
+    weights = folder / "vae" / "diffusion_pytorch_model.safetensors"
+    dtype = getattr(torch, vae_dtype)
+    save_file({key: value.to(dtype) for key, value in load_file(weights).items()}, weights)
+    assert main(["models", "--init", str(folder), "--output", str(yaml)]) == EXIT_OK
     found, packaged = (
         load_model_config(path) for path in (yaml, PACKAGED_CONFIGS / "models" / f"{name}.yaml")
     )
     assert (found.family, found.grid, found.pipeline) == (packaged.family, packaged.grid, None)
-    assert (found.dtype, found.vae_dtype) == (packaged.dtype, vae_dtype)
+    assert (found.dtype, found.vae_dtype) == ("float16", vae_dtype)
     manifest = tmp_path / "one.yaml"
     manifest.write_text(f"model: mine\noutput: {tmp_path}/out\nclips:\n  - {{prompt: a circle}}\n")
     assert main(["plan", str(manifest), "--models", str(models)]) == EXIT_OK
