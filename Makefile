@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 MODEL ?= shapes-wan
 MODEL_TESTS := tests/nag tests/pipelines
 # of MINUTES the model has four fifths and its LoRA one
-LIMIT = $(if $(MINUTES),--minutes $(shell expr $(MINUTES) \* $(1) / 5))
+LIMIT = $(if $(MINUTES),--minutes $(shell awk 'BEGIN { print $(MINUTES) * $(1) / 5 }'))
 CLUSTER_TESTS = $(shell grep -rl --include='test_*.py' 'mark\.cluster' tests)
 
 .PHONY: help install demo cluster-demo test test-models test-cluster test-farm types slow check chaos strikes docs format shapes shapes-images distill evaluate bench wheel clean

@@ -11,7 +11,7 @@ def save_folder(pipeline: Any, folder: Path) -> None:
     """Write a pipeline with its denoiser and autoencoder in float16, which halves the folder.
 
     Its text encoder stays in float32: transformers, unlike diffusers, would load and run it in the
-    precision in which it is stored.
+    precision in which it is stored. The pipeline itself keeps these precisions.
     """
     for part in (pipeline.transformer, pipeline.vae):
         part.to(torch.float16)
