@@ -1,4 +1,4 @@
-"""Normalized Attention Guidance and its rivals for stock diffusers pipelines of Wan and LTX.
+"""Normalized Attention Guidance and its rivals for stock diffusers pipelines.
 
 The public names are listed once, in `__init__.pyi`, which type checkers read too. Each is imported
 at its first use: the parameters and the errors load without torch.
@@ -17,6 +17,7 @@ _MODULES = {
     for alias in node.names
 }
 
+_OWNER = "nagfarm"  # tells this file from that of the author's package, installed over it
 __all__ = sorted(_MODULES)  # noqa: PLE0605  # pyright: ignore[reportUnsupportedDunderAll]
 
 

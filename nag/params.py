@@ -100,6 +100,10 @@ class VsfParams:
         NagParameterError: a value is outside its range or not finite.
 
     Source: arXiv 2508.10931. The bias is the author's for Wan, whose scale is a little higher.
+
+    Example:
+        >>> VsfParams(vsf_scale=1.5).vsf_bias, VsfParams(vsf_scale=0).is_active
+        (0.2, False)
     """
 
     vsf_scale: float = 1.0
@@ -131,6 +135,10 @@ class NasaParams:
         NagParameterError: the value is outside its range or not finite.
 
     Source: arXiv 2412.02687.
+
+    Example:
+        >>> NasaParams().nasa_scale, NasaParams(nasa_scale=0).is_active
+        (0.3, False)
     """
 
     nasa_scale: float = 0.3

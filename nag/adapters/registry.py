@@ -79,7 +79,12 @@ def adapter_of(model: Any) -> Adapter | None:
     """Return the adapter of a model, or None for a model that no adapter guides."""
     for kind in type(model).__mro__:
         if kind.__name__ in MODULES:
-            adapter: Adapter = import_module(f"nag.adapters.{MODULES[kind.__name__]}").ADAPTER
+            adapter = adapter_of_class(kind.__name__)
             if kind in adapter.models:
                 return adapter
     return None
+
+
+def adapter_of_class(name: str) -> Adapter:
+    """Return the adapter of a class of models, by its name in `MODULES`."""
+    return import_module(f"nag.adapters.{MODULES[name]}").ADAPTER

@@ -190,6 +190,7 @@ OF_JOINT_ATTENTION: dict[str, Passes] = {
             "FluxControlInpaintPipeline",
             "FluxControlNetImg2ImgPipeline",
             "FluxControlNetInpaintPipeline",
+            "VisualClozeGenerationPipeline",
         ),
         "single",
     ),

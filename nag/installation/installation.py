@@ -50,6 +50,11 @@ class InstalledGuidance:
     """Guidance on one pipeline, built by `install`. Leaving its `with` restores the pipeline.
 
     Outside `guide` the pipeline renders exactly what it rendered before.
+
+    Example:
+        >>> with install(pipe) as installed, installed.guide("red"):
+        ...     print(type(installed).__name__, installed.is_guiding, installed.coverage)
+        InstalledGuidance True 2 of 2
     """
 
     def __init__(self, pipeline: DenoisingPipeline, calls: DenoisingCalls | None = None) -> None:

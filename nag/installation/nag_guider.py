@@ -17,7 +17,7 @@ from diffusers.guiders.guider_utils import BaseGuidance, GuiderOutput
 from nag.attention.denoising_calls import DenoisingStep, GuidedRows
 from nag.installation.guider_fields import Fields, check_fields, negative_of
 from nag.installation.installation import InstalledGuidance
-from nag.params import NagParams
+from nag.params import NagParams, NagStrengths
 from nag.stand_ins import restore
 
 PROMPT = 0  # its position in a pair of input fields
@@ -34,11 +34,20 @@ class NagGuider(BaseGuidance):
     in which that lies elsewhere (`UnsupportedPipelineError`).
 
     Args:
-        nag_scale: as in `NagParams`, like the others; their defaults are the same.
+        nag_scale: as in `NagParams`, like the others; None takes the default of the model's family,
+            as `nag.guide` does.
         enabled: False for the prompt alone.
+
+    Attributes:
+        strengths: the given ones.
 
     Raises:
         NagParameterError: a value is out of range.
+
+    Example:
+        >>> guider = NagGuider(nag_scale=5)
+        >>> NagGuider.from_config(guider.config).strengths
+        {'nag_scale': 5}
     """
 
     _input_predictions = ["pred_cond"]  # noqa: RUF012 - as diffusers declares it
@@ -46,15 +55,26 @@ class NagGuider(BaseGuidance):
     @register_to_config
     def __init__(
         self,
-        nag_scale: float = NagParams.nag_scale,
-        nag_tau: float = NagParams.nag_tau,
-        nag_alpha: float = NagParams.nag_alpha,
-        nag_start: float = NagParams.nag_start,
-        nag_end: float = NagParams.nag_end,
-        nag_norm: Literal["l1", "l2"] = NagParams.nag_norm,
+        nag_scale: float | None = None,
+        nag_tau: float | None = None,
+        nag_alpha: float | None = None,
+        nag_start: float | None = None,
+        nag_end: float | None = None,
+        nag_norm: Literal["l1", "l2"] | None = None,
         enabled: bool = True,
     ) -> None:
-        self.params = NagParams(nag_scale, nag_tau, nag_alpha, nag_start, nag_end, nag_norm)
+        given = {
+            "nag_scale": nag_scale,
+            "nag_tau": nag_tau,
+            "nag_alpha": nag_alpha,
+            "nag_start": nag_start,
+            "nag_end": nag_end,
+            "nag_norm": nag_norm,
+        }
+        chosen: Any = {name: one for name, one in given.items() if one is not None}
+        self.strengths: NagStrengths = chosen
+        # Raises at once, not in a call; no family's defaults switch guidance off.
+        self._is_active = NagParams(**self.strengths).is_active
         super().__init__(enabled=enabled)
         self._fields: Fields = {}
 
@@ -87,13 +107,13 @@ class NagGuider(BaseGuidance):
         super().prepare_models(denoiser)
         if isinstance(left := vars(denoiser).get("forward"), _GuidedForward):
             left.leave()
-        if not (self._enabled and self.params.is_active):
+        if not (self._enabled and self._is_active):
             return
         negative = negative_of(denoiser, self._fields)
         model: Any = SimpleNamespace(transformer=denoiser)
         with ExitStack() as stack:
             installed = stack.enter_context(InstalledGuidance(model, _PromptCalls(self)))
-            stack.enter_context(installed.guide(negative, self.params))
+            stack.enter_context(installed.guide(negative, **self.strengths))
             _GuidedForward(denoiser, installed, stack.pop_all())
 
     def __call__(self, data: list[Any]) -> GuiderOutput:

@@ -57,6 +57,9 @@ def encode_negative_prompt(
     arguments |= {"prompt": prompt, "device": pipeline._execution_device}
     arguments["batch_size"] = len(texts)  # some count their prompts by it
     takes = signature(encode).parameters
+    if "task_prompt" in takes:  # VisualCloze joins three texts to one
+        nothing = [None] * len(texts)
+        arguments |= {"layout_prompt": nothing, "task_prompt": prompt, "content_prompt": nothing}
     has_length = "max_sequence_length" in takes
     has_length &= not any("max_sequence_length" in others for others in adapter.encodings)
     has_default_length = has_length and max_sequence_length is None

@@ -1,20 +1,18 @@
-"""The prompt pipelines of the installed diffusers, and which of them can be guided.
+"""The prompt pipelines of the installed diffusers, and which of them can be guided."""
 
-Diffusers' sources are read, not imported: importing all of its pipelines takes minutes.
-"""
-
-import ast
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
+from typing import Literal
 
-from nag.adapters.registry import MODULES
+from nag.adapters.adapter import Adapter
+from nag.adapters.registry import MODULES, adapter_of_class
 from nag.attention.pipeline_passes import PASSES, Passes
 from nag.installation.coverage import COMPONENTS
+from nag.installation.pipeline_sources import PipelineSource, read_pipelines
 
+Attention = Literal["cross", "joint", "sequence"]
+Method = Literal["nag", "vsf", "nasa"]
 PRIORS = ("prior", "decoder")  # they count where a pipeline has nothing else
 UNKNOWN_PASSES = "the order of its passes is not known"
 # The folders of pipelines whose UNet is of a guided class and takes its text in another way, for
@@ -40,7 +38,14 @@ OTHER_PIPELINES: dict[str, str] = {
     "AceStepPipeline": "its loop does not tell in which steps it has an unconditional half",
     "AnyFlowFARPipeline": "further calls beside its steps fill a cache of earlier chunks",
     "LDMTextToImagePipeline": "its call does not tell whether it has an unconditional half",
+    **dict.fromkeys(
+        ("LEditsPPPipelineStableDiffusion", "LEditsPPPipelineStableDiffusionXL"),
+        "it edits an image by several prompts, and has no pass of one prompt",
+    ),
     "ShapEPipeline": "its text enters only as a pooled vector",
+    "VisualClozePipeline": (
+        "two pipelines inside it render: guide and call its generation_pipe or its upsampling_pipe"
+    ),
     "ZImageOmniPipeline": "its text comes in parts, with the images of a call between them",
 }
 _CLASS = re.compile(r"[A-Za-z_]\w*")
@@ -69,6 +74,32 @@ class PipelineSupport:
     def is_supported(self) -> bool:
         return not self.reason
 
+    @property
+    def attention(self) -> Attention | None:
+        """The attention to the text that guidance changes; None where nothing is guided.
+
+        cross: image tokens attend to a text that stays the same. joint: text and image attend to
+        one another, each with weights of its own. sequence: both are tokens of one sequence.
+        """
+        adapter = self._adapter()
+        if adapter is None:
+            return None
+        return "joint" if adapter.lanes else "sequence" if adapter.sequence else "cross"
+
+    @property
+    def methods(self) -> tuple[Method, ...]:
+        """The methods that `guide` takes for it; none where nothing is guided."""
+        adapter = self._adapter()
+        if adapter is None:
+            return ()
+        if adapter.lanes:
+            return ("nag", "vsf") if adapter.lanes.can_flip else ("nag",)
+        return ("nag",) if adapter.sequence else ("nag", "vsf", "nasa")
+
+    def _adapter(self) -> Adapter | None:
+        """Import the adapter of its models, and with it their classes; no model is loaded."""
+        return adapter_of_class(self.models[-1]) if self.is_supported else None
+
 
 def supported() -> list[PipelineSupport]:
     """Return the pipelines of the installed diffusers that can be guided, by name.
@@ -76,6 +107,14 @@ def supported() -> list[PipelineSupport]:
     Example:
         >>> next(one for one in supported() if one.name == "FluxPipeline").models
         ('FluxTransformer2DModel',)
+        >>> flux, wan = (
+        ...     next(one for one in supported() if one.name == name)
+        ...     for name in ("FluxPipeline", "WanPipeline")
+        ... )
+        >>> flux.attention, flux.methods
+        ('joint', ('nag',))
+        >>> wan.attention, wan.methods
+        ('cross', ('nag', 'vsf', 'nasa'))
     """
     return [one for one in prompt_pipelines() if one.is_supported]
 
@@ -83,54 +122,32 @@ def supported() -> list[PipelineSupport]:
 @cache
 def prompt_pipelines() -> tuple[PipelineSupport, ...]:
     """Return all pipelines of the installed diffusers that are called with a prompt, by name."""
-    spec = find_spec("diffusers")
-    assert spec is not None
-    assert spec.origin is not None
-    root = Path(spec.origin).parent / "pipelines"
-    found = [one for path in sorted(root.rglob("*.py")) for one in _pipelines_of(path, root)]
-    return tuple(sorted(found, key=lambda one: one.name))
+    return tuple(_support_of(one) for one in read_pipelines())
 
 
-def _pipelines_of(path: Path, root: Path) -> Iterator[PipelineSupport]:
-    folder = path.relative_to(root).parts[0]
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        if not isinstance(node, ast.ClassDef) or not node.name.endswith("Pipeline"):
-            continue
-        methods = {one.name: one for one in node.body if isinstance(one, ast.FunctionDef)}
-        call, init = methods.get("__call__"), methods.get("__init__")
-        if call is None or init is None or "prompt" not in _arguments(call):
-            continue
-        parts = _arguments(init)
-        denoisers = COMPONENTS if parts.keys() & set(COMPONENTS) else PRIORS
-        models = tuple(
-            dict.fromkeys(
-                kind
-                for name, annotation in parts.items()
-                if name in denoisers
-                for kind in _CLASS.findall(annotation)
-                if kind not in _NO_MODEL
-            )
+def _support_of(source: PipelineSource) -> PipelineSupport:
+    denoisers = COMPONENTS if source.parts.keys() & set(COMPONENTS) else PRIORS
+    models = tuple(
+        dict.fromkeys(
+            kind
+            for name, annotation in source.parts.items()
+            if name in denoisers
+            for kind in _CLASS.findall(annotation)
+            if kind not in _NO_MODEL
         )
-        bases = {ast.unparse(base) for base in node.bases}
-        is_deprecated = folder == "deprecated" or "DeprecatedPipelineMixin" in bases
-        reason = _reason(node.name, models, is_deprecated=is_deprecated)
-        if reason == UNKNOWN_PASSES:
-            reason = OTHER_TEXTS.get(folder, reason)
-        yield PipelineSupport(node.name, folder, models, PASSES.get(node.name), reason)
-
-
-def _arguments(function: ast.FunctionDef) -> dict[str, str]:
-    """Return the arguments of a function with their annotations as text."""
-    arguments = (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs)
-    return {one.arg: ast.unparse(one.annotation) if one.annotation else "" for one in arguments}
+    )
+    reason = _reason(source.name, models, is_deprecated=source.is_deprecated)
+    if reason == UNKNOWN_PASSES:
+        reason = OTHER_TEXTS.get(source.folder, reason)
+    return PipelineSupport(source.name, source.folder, models, PASSES.get(source.name), reason)
 
 
 def _reason(name: str, models: tuple[str, ...], *, is_deprecated: bool) -> str:
     unknown = [model for model in models if model not in MODULES]
-    if not models:
-        return "no transformer or UNet of its own"
     if is_deprecated:
         return "deprecated by diffusers"
+    if not models:
+        return "no transformer or UNet of its own"
     if name in OTHER_PIPELINES:
         return OTHER_PIPELINES[name]
     if unknown:

@@ -42,6 +42,33 @@ def test_the_page_lists_every_prompt_pipeline_of_the_installed_diffusers() -> No
     assert len(prompt_pipelines()) > 250
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # Kolors' import
+def test_every_exported_pipeline_that_takes_a_prompt_is_on_the_list() -> None:
+    """By the classes themselves; those of the list were found in the sources."""
+    exported: dict[str, str] = vars(diffusers)["_class_to_module"]
+    listed = {one.name for one in prompt_pipelines()}
+    others = [name for name in exported if exported[name] == "pipelines" and name not in listed]
+    assert len(others) > 20
+    assert [name for name in others if texts_of(getattr(diffusers, name))] == []
+    assert texts_of(diffusers.FluxPipeline) == ["prompt", "negative_prompt"]
+    assert texts_of(diffusers.VisualClozePipeline) == ["task_prompt", "content_prompt"]
+
+
+def texts_of(kind: type) -> list[str]:
+    """Return the arguments of a class's call that hold a text."""
+    names = inspect.signature(kind.__call__).parameters
+    return [name for name in names if name.endswith("prompt") and not name.startswith("num_")]
+
+
+def test_a_pipeline_says_why_it_is_not_guided() -> None:
+    reasons = {one.name: one.reason for one in prompt_pipelines()}
+    assert reasons["VersatileDiffusionDualGuidedPipeline"] == "deprecated by diffusers"
+    assert reasons["StableDiffusionOnnxPipeline"] == "deprecated by diffusers"
+    assert "generation_pipe" in reasons["VisualClozePipeline"]
+    assert "several prompts" in reasons["LEditsPPPipelineStableDiffusionXL"]
+    assert reasons["SanaWMLTX2Refiner"].startswith("no adapter for")
+
+
 def test_every_pipeline_with_known_passes_is_guided() -> None:
     assert {one.name for one in nag.supported()} == set(PASSES)
 
@@ -92,3 +119,14 @@ def test_the_source_of_a_pipeline_tells_its_passes_as_listed(name: str) -> None:
         case "prompt first":
             assert not names
             assert num_calls == 2
+
+
+def test_a_pipeline_tells_its_attention_and_methods_without_a_model() -> None:
+    names = ("StableDiffusion3Pipeline", "ZImagePipeline", "VisualClozePipeline")
+    chosen = [one for one in prompt_pipelines() if one.name in names]
+    found = {one.name: (one.attention, one.methods) for one in chosen}
+    assert found == {
+        "StableDiffusion3Pipeline": ("joint", ("nag", "vsf")),
+        "ZImagePipeline": ("sequence", ("nag",)),
+        "VisualClozePipeline": (None, ()),
+    }

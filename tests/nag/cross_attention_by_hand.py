@@ -35,6 +35,7 @@ class ByHand:
         mask: their mask; None for a model without.
         form: order of the passes; "single" guides all rows of all calls.
         further: further arguments of the model that the negative prompt has its own of.
+        is_bounded: gets True for each guided token whose norm `tau` bounds, in each attention.
     """
 
     negative: torch.Tensor
@@ -51,6 +52,7 @@ class ByHand:
     of_text: tuple[str, ...] = ()  # further arguments of an attention that belong to its text
     output: str | None = "to_out"  # name of an attention's output projection; None without one
     adds_input: bool = False  # the stock attention adds its input, an image, to its output
+    is_bounded: list[torch.Tensor] = field(default_factory=list[torch.Tensor])
 
     def guided_rows(self, num_rows: int, call_of_step: int) -> range:
         """Return the guided rows of a call, the first, second, ... of its step."""
@@ -188,6 +190,7 @@ def _guided(positive: torch.Tensor, negative: torch.Tensor, guidance: ByHand) ->
     extrapolated = guidance.scale * positive - (guidance.scale - 1) * negative
     norm, its_norm = positive.abs().sum(-1), extrapolated.abs().sum(-1)
     too_long = its_norm > guidance.tau * norm
+    guidance.is_bounded.append(too_long.flatten())
     factor = torch.where(too_long, guidance.tau * norm / its_norm, torch.ones_like(norm))
     return guidance.alpha * extrapolated * factor[..., None] + (1 - guidance.alpha) * positive
 

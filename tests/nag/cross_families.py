@@ -21,7 +21,7 @@ from tests.nag.cross_attention_by_hand import ByHand, Form
 from tests.nag.reference import mask
 
 LENGTH, NEGATIVE_LENGTH, SECOND_LENGTH = 6, 4, 5
-STRONG: dict[str, Any] = {"nag_scale": 5.0, "nag_tau": 1.5, "nag_alpha": 0.5}
+STRONG: dict[str, Any] = {"nag_scale": 5.0, "nag_tau": 1.5, "nag_alpha": 0.5, "nag_norm": "l1"}
 
 
 def seeded(seed: int, *shape: int) -> torch.Tensor:
@@ -55,6 +55,7 @@ class Family:
         num_with_cfg: images of a call with classifier-free guidance that the pipeline can do.
         arguments: further arguments of the pipeline's call.
         settings: arguments of the pipeline's constructor beside its components.
+        tau: bound that some tokens of its tiny model reach, and others do not.
     """
 
     build: Callable[[], Any]
@@ -78,6 +79,11 @@ class Family:
     by_hand: Mapping[str, Any] = field(default_factory=dict[str, Any])
     arguments: Callable[[int, bool], Mapping[str, Any]] = lambda _rows, _cfg: {}
     settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    tau: float = 5.0
+
+    @property
+    def strengths(self) -> dict[str, Any]:
+        return STRONG | {"nag_tau": self.tau}
 
     def texts(self, rows: int, seed: int, prefix: str = "") -> dict[str, Any]:
         """Return the arguments of the pipeline that hold a text."""
@@ -110,7 +116,7 @@ class Family:
         )
 
     def guidance(self, rows: int, *, cfg: bool) -> ByHand:
-        negative, strengths = self.negative(rows), (5.0, 1.5, 0.5)
+        negative, strengths = self.negative(rows), (5.0, self.tau, 0.5)
         form: Form = self.form if cfg else "single"
         further: dict[str, Any] = {}
         if self.second:
@@ -209,12 +215,14 @@ COSMOS: dict[str, Any] = {
     "arguments": _sides(32),
 }
 DEEPFLOYD: dict[str, Any] = {
+    "tau": 0.8,
     "width": 12,
     "by_hand": {"adds_input": True},
     "arguments": lambda _rows, _cfg: {"output_type": "pt"},
 }
 HUNYUAN_DIT: dict[str, Any] = {
     **MASKED,
+    "tau": 3.7,
     "second": ("encoder_hidden_states_t5", "text_embedding_mask_t5"),
     "negative_length": LENGTH,
     "by_hand": {"text_mask": "text_embedding_mask"},
@@ -239,7 +247,7 @@ KANDINSKY6: dict[str, Any] = {
     "by_hand": {"output": "out_layer"},
     "arguments": _sides(32, num_frames=5),
 }
-PRX: dict[str, Any] = {**MASKED, "by_hand": {"text_mask": "attention_mask"}}
+PRX: dict[str, Any] = {**MASKED, "tau": 0.7, "by_hand": {"text_mask": "attention_mask"}}
 POOLED: dict[str, Any] = {"pooled": "pooled_prompt_embeds"}
 PERTURBED: dict[str, Any] = {**POOLED, "settings": {"pag_applied_layers": "mid"}}
 THIRDS: dict[str, Any] = {"form": "prompt third", "arguments": _sized_image}
@@ -306,13 +314,25 @@ FAMILIES = {
         arguments=lambda rows, cfg: {**_size(rows, cfg), "num_frames": 2},
     ),
     "PixArt": Family(
-        tiny_text_transformers.pixart_pipeline, 2, arguments=_sides(64, binned=False), **MASKED
+        tiny_text_transformers.pixart_pipeline,
+        2,
+        arguments=_sides(64, binned=False),
+        tau=2.2,
+        **MASKED,
     ),
     "PixArt, plain processors": Family(
-        tiny_text_transformers.plain_pixart, 2, arguments=_sides(64, binned=False), **MASKED
+        tiny_text_transformers.plain_pixart,
+        2,
+        arguments=_sides(64, binned=False),
+        tau=2.2,
+        **MASKED,
     ),
     "Sana": Family(
-        tiny_text_transformers.sana_pipeline, 2, arguments=_sides(128, binned=False), **MASKED
+        tiny_text_transformers.sana_pipeline,
+        2,
+        arguments=_sides(128, binned=False),
+        tau=3.7,
+        **MASKED,
     ),
     "Sana Sprint": Family(
         tiny_text_transformers.sana_sprint_pipeline,
@@ -320,12 +340,14 @@ FAMILIES = {
         form="single",
         guidance_scale=None,
         arguments=_sides(128, binned=False, intermediate_timesteps=None),
+        tau=4.3,
         **MASKED,
     ),
     "Sana Video": Family(
         tiny_text_transformers.sana_video_pipeline,
         2,
         arguments=_sides(64, frames=5, binned=False),
+        tau=3.5,
         **MASKED,
     ),
     "DeepFloyd": Family(tiny_pooled_text.deepfloyd_pipeline, 4, **DEEPFLOYD),
@@ -360,6 +382,7 @@ FAMILIES = {
         mask="of the text",
         has_words=True,
         arguments=lambda rows, _cfg: {"latents": seeded(7, rows, 6, 8), "generator": None},
+        tau=2.1,
     ),
     "Cosmos 2": Family(tiny_text_transformers.cosmos_pipeline, 2, **COSMOS),
     "Cosmos 2.5 with image tokens": Family(
@@ -387,6 +410,7 @@ FAMILIES = {
         2,
         model="transformer",
         by_hand={"num_shared_tokens": 2},
+        tau=3.0,
     ),
     "AudioLDM 2": Family(
         tiny_cross_attention.audioldm2_pipeline,
@@ -426,21 +450,28 @@ FAMILIES = {
         mask="prompt_embeds_mask",
         by_hand={"text_mask": "encoder_hidden_states_mask", "of_text": ("image_rotary_emb",)},
         arguments=_sides(64),
+        tau=0.9,
     ),
     "Latte": Family(
         tiny_text_transformers.latte_pipeline,
         2,
         model="transformer",
         arguments=_sides(64, video_length=2, mask_feature=False),
+        tau=2.1,
     ),
     "Allegro": Family(
-        tiny_text_transformers.allegro_pipeline, 2, arguments=_sides(64, num_frames=8), **MASKED
+        tiny_text_transformers.allegro_pipeline,
+        2,
+        arguments=_sides(64, num_frames=8),
+        tau=2.8,
+        **MASKED,
     ),
     "AnyFlow": Family(
         tiny_wan_copies.anyflow_pipeline,
         2,
         model="transformer",
         arguments=_sides(32, num_frames=5),
+        tau=3.0,
     ),
     "Helios": Family(
         tiny_wan_copies.helios_pipeline,
@@ -449,5 +480,6 @@ FAMILIES = {
         form="prompt first",
         is_named=True,
         arguments=lambda _rows, _cfg: tiny_wan_copies.HELIOS_CALL,
+        tau=2.0,
     ),
 }

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from nag import NegativeText
+from nag import NegativeText, install
 from nag.installation.coverage import find_models
 from tests.builders import (
     tiny,
@@ -94,6 +94,18 @@ class Case:
 
 def model_of(pipeline: Any) -> Any:
     return find_models(pipeline)[0].model
+
+
+def text_layers(pipeline: Any) -> list[str]:
+    """Return the names of the linear layers in the attentions to text."""
+    with install(pipeline) as nag:
+        models = nag._models
+    return [
+        f"{name}.{part}"
+        for name, attention in models[0].text_attentions()
+        for part, layer in attention.named_modules()
+        if isinstance(layer, torch.nn.Linear) and not part.startswith("processor")
+    ]
 
 
 def _cross(family: cross_families.Family) -> Case:

@@ -53,6 +53,7 @@ BY_HAND = {
         "SkyReelsV2ImageToVideoPipeline",
     ),
     "StableDiffusion3PAGPipeline": ("nag/test_joint_attention.py", "sd3_pag_pipeline"),
+    "VisualClozeGenerationPipeline": ("nag/test_visual_cloze.py", "VisualClozeGenerationPipeline"),
     "WanImageToVideoPipeline": ("nag/test_wan_guidance.py", "wan_image_to_video_pipeline"),
     "WanVideoToVideoPipeline": ("nag/test_wan_guidance.py", "WanVideoToVideoPipeline"),
     "ZImageImg2ImgPipeline": ("nag/test_z_image.py", "ZImageImg2ImgPipeline"),

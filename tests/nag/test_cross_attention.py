@@ -14,7 +14,7 @@ from diffusers import (
     TextKVCacheConfig,
 )
 from diffusers.models.attention_processor import SlicedAttnProcessor, XFormersAttnProcessor
-from peft import LoraConfig
+from peft import LoraConfig, inject_adapter_in_model
 
 from nag import (
     AlreadyInstalledError,
@@ -30,6 +30,7 @@ from nag import (
 from tests.builders import tiny_images, tiny_text_transformers
 from tests.nag.cross_attention_by_hand import guided_by_hand
 from tests.nag.cross_families import FAMILIES, LENGTH, STRONG, Family
+from tests.nag.every_family import text_layers
 from tests.nag.reference import state
 
 pytestmark = [
@@ -78,11 +79,14 @@ def test_every_row_is_guided_as_by_hand_and_no_unconditional_one(family: Family)
     with install(pipeline) as nag:
         assert (nag.coverage.guided, nag.coverage.total) == (family.coverage,) * 2
         assert family.coverage == len(attentions) + family.text_blocks
-        with nag.guide(family.negative(rows), **STRONG):
+        with nag.guide(family.negative(rows), **family.strengths):
             ours = family.render(pipeline, rows, cfg=True)
-    with guided_by_hand(family.model_of(pipeline), attentions, family.guidance(rows, cfg=True)):
+    guidance = family.guidance(rows, cfg=True)
+    with guided_by_hand(family.model_of(pipeline), attentions, guidance):
         by_hand = family.render(pipeline, rows, cfg=True)
     assert distance(ours, by_hand) < 1e-5
+    is_bounded = torch.cat(guidance.is_bounded)
+    assert 0 < is_bounded.sum() < len(is_bounded)
     for row in range(rows):
         assert distance(ours[row], plain[row]) > 1e-3
 
@@ -154,12 +158,31 @@ def test_a_lora_is_guided_as_by_hand_by_one_negative_for_all_prompts(name: str) 
     model.add_adapter(
         LoraConfig(r=2, target_modules=["to_q", "to_k", "to_v"], init_lora_weights=False)
     )
-    with install(pipeline) as nag, nag.guide(family.negative(1), **STRONG):
+    with install(pipeline) as nag, nag.guide(family.negative(1), **family.strengths):
         ours = family.render(pipeline, cfg=False)
     with guided_by_hand(model, attentions, family.guidance(1, cfg=False)):
         by_hand = family.render(pipeline, cfg=False)
     assert distance(ours, by_hand) < 1e-5
     assert distance(ours, plain) > 1e-3
+
+
+@all_families
+def test_a_lora_on_all_layers_of_a_text_attention_is_guided_as_by_hand(family: Family) -> None:
+    def render() -> torch.Tensor:
+        return family.render(pipeline, 1, cfg=True)
+
+    pipeline = family.build()
+    attentions, model = text_attentions(family, pipeline), family.model_of(pipeline)
+    lora = LoraConfig(r=2, target_modules=text_layers(pipeline), init_lora_weights=False)
+    with install(pipeline) as nag, nag.guide(family.negative(1), **family.strengths):
+        without = render()
+        torch.manual_seed(5)
+        inject_adapter_in_model(lora, model)
+        ours = render()
+    with guided_by_hand(model, attentions, family.guidance(1, cfg=True)):
+        by_hand = render()
+    assert distance(ours, by_hand) < 1e-5
+    assert distance(ours, without) > 1e-3
 
 
 # --- UNets alone

@@ -1,5 +1,7 @@
 """The author's package, which has the same import name, is not taken for this one in silence."""
 
+import importlib
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +9,10 @@ from pathlib import Path
 import pytest
 
 import nag
+import nagfarm
+from jobs.checks import machine
+from jobs.cluster.connection import _own_packages
+from jobs.errors import RefusedError
 from nagfarm import foreign_packages
 
 
@@ -42,3 +48,26 @@ def test_a_foreign_package_before_this_one_hides_it_and_not_its_farm(tmp_path: P
     ours, theirs = ran.stdout.split()
     assert ours == nag.__file__
     assert theirs == str(tmp_path / "nag" / "__init__.py")
+
+
+def test_a_foreign_package_that_was_installed_over_this_one_is_reported_with_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(Path(nag.__file__).parent, tmp_path / "nag")  # as both installs left it
+    monkeypatch.setattr(nagfarm, "ROOT", tmp_path)
+    monkeypatch.setattr(machine, "ROOT", tmp_path)
+    monkeypatch.setattr(nagfarm, "PACKAGES", ("nag",))
+    monkeypatch.setattr(nagfarm, "__file__", str(tmp_path / "nag.py"))
+    monkeypatch.chdir(tmp_path)
+    assert foreign_packages() == {}
+    assert all(one.is_ok for one in machine.check_packages())
+    place = tmp_path / "nag" / "__init__.py"
+    for source in ("class NAGFluxPipeline: pass\n", None):  # removing it leaves no file
+        place.write_text(source) if source else place.unlink()
+        importlib.invalidate_caches()
+        assert foreign_packages() == {"nag": str(place)}
+        *_, last = machine.check_packages()
+        assert last.is_ok is False
+        assert "pip uninstall that one" in last.message
+        with pytest.raises(RefusedError, match="pip install --force-reinstall"):
+            _own_packages()

@@ -10,8 +10,9 @@ from diffusers.modular_pipelines.ernie_image.modular_blocks_ernie_image import (
     ErnieImageCoreDenoiseStep,
 )
 
-from nag import NagGuider, NagTextError, NegativeText, UnsupportedPipelineError, guide
+from nag import NagGuider, NagParams, NagTextError, NegativeText, UnsupportedPipelineError, guide
 from nag.attention.guider_calls import GuiderCalls
+from nag.params import NagStrengths
 from tests.builders import tiny_sequence
 from tests.builders.tiny import TEXT_DIM
 from tests.nag.guider_families import FAMILIES, LENGTH, STRONG, Modular, seeded
@@ -35,6 +36,21 @@ def test_the_guider_renders_what_guide_renders_with_the_same_negative_prompt(
     assert torch.equal(guided, expected)
     plain_image = family.render(family.pipeline(NagGuider(**NOT_GUIDED)))
     assert largest_difference(guided, plain_image) > 1e-2 * float(plain_image.abs().max())
+
+
+# Their families have other defaults than `NagParams`, and Z-Image's bounds another norm.
+@pytest.mark.parametrize("name", ["Stable Diffusion XL", "Stable Diffusion 3", "Z-Image"])
+@pytest.mark.parametrize("strengths", [{}, {"nag_tau": 1.1}])
+def test_a_strength_that_is_not_given_is_the_default_of_the_family(
+    name: str, strengths: NagStrengths
+) -> None:
+    family = FAMILIES[name]
+    guided = family.render(family.pipeline(NagGuider(**strengths)))
+    pipeline = family.pipeline(ClassifierFreeGuidance(guidance_scale=1.0))
+    with guide(pipeline, family.negative, **strengths):
+        assert torch.equal(family.render(pipeline), guided)
+    with guide(pipeline, family.negative, NagParams(**strengths)):
+        assert not torch.equal(family.render(pipeline), guided)
 
 
 @pytest.mark.parametrize("name", ["Qwen-Image", "Qwen-Image 2.1", "HunyuanVideo 1.5", "Krea 2"])

@@ -84,9 +84,12 @@ def test_a_clip_that_fails_before_the_model_is_called_leaves_no_guidance_behind(
 
 
 def test_a_guider_is_saved_and_loaded_with_its_strengths(tmp_path: Path) -> None:
-    NagGuider(nag_scale=5, nag_norm="l2").save_pretrained(tmp_path)
-    assert (
-        NagGuider.from_pretrained(tmp_path).params == NagGuider(nag_scale=5, nag_norm="l2").params
-    )
+    chosen: list[NagStrengths] = [{"nag_scale": 5.0, "nag_norm": "l2"}, {}]
+    for strengths in chosen:
+        NagGuider(**strengths).save_pretrained(tmp_path)
+        loaded: Any = NagGuider.from_pretrained(tmp_path)
+        assert loaded.strengths == strengths
+        again: Any = NagGuider.from_config(loaded.config)
+        assert again.strengths == strengths
     with pytest.raises(NagParameterError, match="nag_scale must be at least 1"):
         NagGuider(nag_scale=0.5)

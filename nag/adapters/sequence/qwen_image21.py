@@ -169,11 +169,37 @@ def _image_starts(_model: Any, arguments: Arguments) -> list[int]:
 
 def _embed(model: Any, arguments: Arguments, text_TD: torch.Tensor) -> EmbeddedText:
     tokens = model.txt_in(text_TD[None])
-    length, num_image_tokens = len(text_TD), arguments["hidden_states"].shape[1]
-    is_image = torch.arange(length + num_image_tokens, device=tokens.device) >= length
-    rotary = model.pos_embed(arguments["img_shapes"][0], is_image, device=tokens.device)
-    of_lane = torch.cat([rotary[length:], rotary[:length]])[None]
-    return EmbeddedText(tokens, num_image_tokens, of_lane)
+    ((_, height, width),) = arguments["img_shapes"][0]
+    rotary = _rotary(model.pos_embed, len(text_TD), height, width)
+    return EmbeddedText(tokens, height * width, rotary[None].to(tokens.device))
+
+
+def _rotary(rope: Any, length: int, height: int, width: int) -> torch.Tensor:
+    """Return the rotary embedding of an image and of the text before it, (L + N, K / 2).
+
+    The model's own function cannot be compiled, and the first block may be. The model has called
+    it before that block, so its tables lie on the model's device.
+
+    Args:
+        rope: the model's rotary embedding.
+        length: tokens of the text, N.
+        height: rows of the image's tokens.
+        width: columns of the image's tokens.
+    """
+    frames, rows, columns = rope.freqs
+    text = torch.cat([table[:length] for table in rope.freqs], dim=-1)
+    image = [
+        frames[length].expand(height, width, -1),
+        _centred(rows, height)[:, None].expand(-1, width, -1),
+        _centred(columns, width).expand(height, -1, -1),
+    ]
+    return torch.cat([torch.cat(image, dim=-1).flatten(0, 1), text])
+
+
+def _centred(table: torch.Tensor, count: int) -> torch.Tensor:
+    """Return the entries of positions around 0, the negative ones at the table's end."""
+    after = count // 2
+    return torch.cat([table[len(table) - (count - after) :], table[:after]])
 
 
 def _lengthen(args: tuple[Any, ...], kwargs: Arguments, tokens_BND: torch.Tensor) -> BlockInputs:

@@ -56,6 +56,23 @@ class _TextIsKnown(Exception):  # noqa: N818 - not an error
         self.arguments = arguments
 
 
+class _Noting(torch.nn.Module):
+    """Stands in the place of a model's blocks, and ends the call with what the first one gets.
+
+    Args:
+        signature: the arguments of a block.
+        names: the arguments to note.
+    """
+
+    def __init__(self, signature: inspect.Signature, names: tuple[str, ...]) -> None:
+        super().__init__()
+        self._signature, self._names = signature, names
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        arguments = self._signature.bind(*args, **kwargs).arguments
+        raise _TextIsKnown({name: arguments.get(name) for name in self._names})
+
+
 class BlockTextHook(CallHook):
     """Appends the negative prompt to the text of the blocks, in every guided call.
 
@@ -82,7 +99,6 @@ class BlockTextHook(CallHook):
         self._concat = concat
         self._texts = tuple(texts)
         self._plan = plan
-        self._is_noting = False
         self._forget()
         super().__init__(model, calls, component, check)
         self._handles += [
@@ -124,14 +140,20 @@ class BlockTextHook(CallHook):
         self._concat.negative_mask = is_text.bool()
 
     def _text_of_blocks(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Return what a block gets of the text in a call with these arguments."""
-        self._is_noting = True
+        """Return what a block gets of the text in a call with these arguments.
+
+        Another module notes it in the blocks' place: the blocks themselves may be compiled, and no
+        exception leaves a compiled one.
+        """
+        blocks = getattr(self._model, self._plan.blocks)
+        noting = _Noting(inspect.signature(blocks[0].forward), tuple(self._plan.axes()))
+        setattr(self._model, self._plan.blocks, torch.nn.ModuleList([noting]))
         try:
             self._model.forward(**arguments)  # not a call of the pipeline
         except _TextIsKnown as known:
             return known.arguments
         finally:
-            self._is_noting = False
+            setattr(self._model, self._plan.blocks, blocks)
         raise NagTextError(f"{type(self._model).__name__} did not call its {self._plan.blocks}")
 
     def _before_block(
@@ -141,8 +163,6 @@ class BlockTextHook(CallHook):
             return None
         call = inspect.signature(block.forward).bind(*args, **kwargs)
         arguments, axes = call.arguments, self._plan.axes()
-        if self._is_noting:
-            raise _TextIsKnown({name: arguments.get(name) for name in axes})
         length = arguments[self._plan.text].shape[1]
         if self._guided is None:
             self._concat.layout = TextLayout(length)

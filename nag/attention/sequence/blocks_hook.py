@@ -47,7 +47,7 @@ class EmbeddedText:
     tokens: torch.Tensor
     num_image_tokens: int
     rotary: torch.Tensor | None = None
-    texts: Mapping[str, torch.Tensor] = field(default_factory=dict[str, torch.Tensor])
+    texts: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

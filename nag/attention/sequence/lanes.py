@@ -55,7 +55,7 @@ class SequenceLane:
     num_negative_tokens: int
     rotary: torch.Tensor | None = None
     mask: torch.Tensor | None = None
-    texts: Mapping[str, torch.Tensor] = field(default_factory=dict[str, torch.Tensor])
+    texts: Mapping[str, torch.Tensor] = field(default_factory=dict)
     text_mask: torch.Tensor | None = None
 
     def image_in(self, sequence: torch.Tensor) -> list[torch.Tensor]:

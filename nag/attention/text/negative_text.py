@@ -34,6 +34,12 @@ class NegativeText:
         second_embeds: embeddings of the same text by a second encoder, (B or 1, L2, D2), for a
             model that takes two texts.
         second_mask: their mask, (B or 1, L2).
+
+    Example:
+        The second of two tokens is filler.
+
+        >>> NegativeText(torch.ones(1, 2, 8), torch.tensor([[1, 0]])).embeds.shape
+        torch.Size([1, 2, 8])
     """
 
     embeds: torch.Tensor
