@@ -43,6 +43,10 @@ class ConfigError(RefusedError):
     """The run's configuration is unreadable or wrong."""
 
 
+class UnwritableError(RefusedError):
+    """A file or a folder of an option cannot be written."""
+
+
 class OutputUriError(RefusedError):
     """The output URI cannot hold clips."""
 

@@ -36,3 +36,11 @@ def test_tables_and_code_of_a_page_may_be_long(tmp_path: Path) -> None:
     assert list(check_markdown(path, "page.md")) == []
     path.write_text(50 * "xxx " + "\n")
     assert [finding.line for finding in check_markdown(path, "page.md")] == [1]
+
+
+def test_a_link_whose_target_is_broken_into_two_lines_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "page.md"
+    path.write_text("[one](costs.md#what-is-\nwasted) and [two](costs.md)\n")
+    assert [(one.line, one.rule) for one in check_markdown(path, "page.md")] == [
+        (1, "a link's target goes on in the next line")
+    ]

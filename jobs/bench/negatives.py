@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import cast
 
 from jobs.bench.design.blocks import Block, Setting, interleaved_tasks
-from jobs.bench.design.options import BenchOptions, cfg_scale
+from jobs.bench.design.options import REPORT, BenchOptions, cfg_scale
 from jobs.bench.measuring.judge_error import KindError
 from jobs.bench.measuring.results import POOLED, Row
 from jobs.bench.measuring.targets import check_targets
@@ -19,6 +19,7 @@ from jobs.bench.reporting.tables import (
     target_table,
     write_page,
 )
+from jobs.whole_files import write_text_for
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.shapes.evaluation.negation import Case
 
@@ -93,7 +94,7 @@ def write_negatives_report(
 ) -> None:
     """Write negatives.csv, negatives.md and the plots of the rendered clips."""
     rows = [row for row in rows if row.figures.num_clips]
-    (folder / "negatives.csv").write_text(csv_text(rows))
+    write_text_for(REPORT, folder / "negatives.csv", csv_text(rows))
     draw_tradeoff(rows, folder / "suppression-fidelity.png")
     draw_clean_curve(rows, folder / "clean-steps.png")
     main = [row for row in rows if row.is_main]

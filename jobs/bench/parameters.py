@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from jobs.bench.design.blocks import Block, Setting, interleaved_tasks
-from jobs.bench.design.options import PRECISION, BenchOptions
+from jobs.bench.design.options import PRECISION, REPORT, BenchOptions
 from jobs.bench.design.precision import OTHER_DTYPE, variant_name
 from jobs.bench.design.slices import PRECISION_METHODS, SLICES, Slice, slice_setting, sweep_settings
 from jobs.bench.measuring.results import Row
@@ -15,6 +15,7 @@ from jobs.bench.measuring.targets import shown
 from jobs.bench.negatives import method_settings
 from jobs.bench.reporting.plots import draw_heat_maps, draw_lines
 from jobs.bench.reporting.tables import csv_text, markdown_table, write_page
+from jobs.whole_files import write_text_for
 from pipelines.catalog.model_config import ModelConfig
 
 MAPPED = ("suppression", "clean", "fidelity")  # the figures in the plots
@@ -61,7 +62,7 @@ def write_parameters_report(
     notes: list[str],
 ) -> None:
     """Write parameters.csv, parameters.md and a plot for each slice."""
-    (folder / "parameters.csv").write_text(csv_text(rows))
+    write_text_for(REPORT, folder / "parameters.csv", csv_text(rows))
     by_cell: dict[CellKey, dict[str, Row]] = {}
     for row in rows:
         by_cell.setdefault((row.model, row.num_steps), {})[row.setting.name] = row

@@ -15,7 +15,7 @@ from jobs.settings.run_config import EncodingConfig, StoreConfig
 from jobs.store.store import open_store
 from jobs.text import shown
 from jobs.worker.provenance import VERSIONED_PACKAGES
-from nagfarm import foreign_packages
+from nagfarm import OVERWRITTEN, ROOT, foreign_packages, is_nag_overwritten
 from pipelines.request import VideoFrames, VideoShape
 
 TRIED_SHAPE = VideoShape(num_frames=5, height=32, width=32)
@@ -46,7 +46,11 @@ def check_packages() -> list[Check]:
     notes = [
         Check("packages", None, f"{shown(place, 300)} is not nagfarm's, which uses its own {name}")
         for name, place in foreign_packages().items()
+        if not Path(place).is_relative_to(ROOT)
     ]
+    if is_nag_overwritten():
+        message = f"{shown(ROOT / 'nag', 300)} {OVERWRITTEN}"
+        notes.append(Check("packages", is_ok=False, message=message))
     return [Check("packages", is_ok=True, message=found), *notes]
 
 

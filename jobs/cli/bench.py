@@ -21,7 +21,12 @@ from jobs.bench.design.options import (
     BenchOptions,
     Series,
 )
-from jobs.cli.bench_paper import PaperOptions, add_paper_arguments, run_paper
+from jobs.cli.bench_paper import (
+    PaperOptions,
+    add_paper_arguments,
+    ended_by_report,
+    run_paper,
+)
 from jobs.cli.pattern.command import EXIT_OK, Command, ConfigOptions, Context
 from jobs.cli.pattern.manifest import open_for_run
 from jobs.cli.pattern.model_options import add_models_argument
@@ -164,7 +169,7 @@ class BenchArguments(ConfigOptions):
         """Return the options of the run that renders the benchmark's clips."""
         return RenderOptions(
             manifest=str(manifest),
-            output=self.output or (self.report / "clips").resolve().as_uri(),
+            output=self.output or Path(os.path.realpath(self.report / "clips")).as_uri(),
             model=None,
             models=models,
             only=(),
@@ -199,7 +204,8 @@ def run(arguments: BenchArguments, context: Context) -> int:
     started = time.time()
     code = EXIT_OK if arguments.report_only else render(render_options, context, started)
     opened = open_for_run(render_options, started)
-    report(bench, opened.manifest, opened.store, opened.config.encoding, context.console)
+    with ended_by_report():
+        report(bench, opened.manifest, opened.store, opened.config.encoding, context.console)
     context.say(f"the report is {options.report / options.kind}.md")
     return code
 

@@ -4,10 +4,12 @@ import argparse
 import json
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from jobs.bench.design.options import REPORT
 from jobs.bench.paper.design import (
     DEFAULT_METHODS,
     PlannedClip,
@@ -29,12 +31,13 @@ from jobs.cli.outputs.score import (
 from jobs.cli.pattern.command import EXIT_FINDINGS, EXIT_OK, Context
 from jobs.cli.pattern.manifest import open_for_run
 from jobs.cli.render import RenderOptions, render
-from jobs.errors import RefusedError
+from jobs.errors import RefusedError, StoppedError, UnwritableError
 from jobs.manifest.model_catalog import ModelCatalog
 from jobs.records.schema import ClipRecord
 from jobs.records.scores.score_record import ScoreRecord
 from jobs.scoring.scoring_run import ScoringRun, find_measures
 from jobs.text import counted
+from jobs.whole_files import write_text_for, writing_for
 
 NAME = "paper"
 
@@ -117,9 +120,10 @@ def run_paper(options: PaperOptions, context: Context) -> int:
     rows = table_rows(settings, counts, groups, paired)
     command = _command(options)
     path = options.report / f"{NAME}.md"
-    path.write_text(markdown(rows, measures.found, command), encoding="utf-8")
     found = json_text(document(rows, measures.found, command))
-    path.with_suffix(".json").write_text(found, encoding="utf-8")
+    with ended_by_report():
+        write_text_for(REPORT, path, markdown(rows, measures.found, command))
+        write_text_for(REPORT, path.with_suffix(".json"), found)
     context.say(f"the report is {path}")
     return EXIT_FINDINGS if scoring.progress.num_trouble else code
 
@@ -149,12 +153,19 @@ def _plan(options: PaperOptions) -> list[PlannedClip]:
 
 
 def _write_manifest(path: Path, planned: list[PlannedClip]) -> None:
-    try:
+    with writing_for(REPORT, path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        lines = (json.dumps(dict(clip.row), ensure_ascii=False) + "\n" for clip in planned)
-        path.write_text("".join(lines), encoding="utf-8")
-    except OSError as error:
-        raise RefusedError(f"--report: cannot write {path}: {error.strerror}") from error
+    lines = (json.dumps(dict(clip.row), ensure_ascii=False) + "\n" for clip in planned)
+    write_text_for(REPORT, path, "".join(lines))
+
+
+@contextmanager
+def ended_by_report() -> Generator[None]:
+    """Raise StoppedError, since all is rendered, if the report cannot be written in the end."""
+    try:
+        yield
+    except UnwritableError as error:
+        raise StoppedError(f"{error}; --report-only then writes the report alone") from error
 
 
 def _by_clip_id(

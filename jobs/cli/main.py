@@ -111,6 +111,8 @@ def main(arguments: list[str] | None = None, loader: "ModelLoader | None" = None
         command = COMMANDS[namespace.command]
         dropped.is_log = command.is_run
         return _run(command, namespace, Context(Console(), loader, dropped))
+    except KeyboardInterrupt:  # beside the command itself
+        return _print_stop(stop_reason(signal.SIGINT), ExitCode.STOPPED)
     except OutputError as error:
         if not isinstance(error.__cause__, BrokenPipeError):  # a reader such as `head` has enough
             _print_stop(str(error), ExitCode.STOPPED)

@@ -1,6 +1,7 @@
 """`nagfarm models`: list the models, download their weights, or describe them without these."""
 
 import argparse
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from jobs.description.files import pack, read_contents, save_description, to_lin
 from jobs.description.first_yaml import first_yaml
 from jobs.errors import RefusedError
 from jobs.manifest.model_catalog import CatalogEntry, ModelCatalog
+from jobs.whole_files import written_whole
 from pipelines.catalog.description import FILE_NAME, Description, describe
 from pipelines.catalog.fetching import fetch_weights
 from pipelines.catalog.model_yaml import load_model_config
@@ -110,7 +112,8 @@ def _init(folder: Path, output: Path | None, context: Context) -> int:
         RefusedError: the file exists, is not a YAML, or cannot be written.
     """
     if output is None:
-        for line in first_yaml(folder, folder.resolve().name).splitlines():
+        name = Path(os.path.realpath(folder)).name
+        for line in first_yaml(folder, name).splitlines():
             context.say(line)
         return EXIT_OK
     if output.suffix != ".yaml":
@@ -118,8 +121,8 @@ def _init(folder: Path, output: Path | None, context: Context) -> int:
     text = first_yaml(folder, output.stem)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        with output.open("x", encoding="utf-8") as file:
-            file.write(text)
+        with written_whole(output, replaces=False) as unfinished:
+            unfinished.write_text(text, encoding="utf-8")
     except FileExistsError as error:
         raise RefusedError(f"{output} exists, and is not overwritten: name another file") from error
     except OSError as error:

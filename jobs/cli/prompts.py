@@ -11,7 +11,13 @@ from jobs.errors import RefusedError
 from jobs.prompt_sets.captions import caption_prompts
 from jobs.prompt_sets.objects import OBJECTS, TASKS, Words, object_prompts
 from jobs.prompt_sets.pairs import NEGATIVE_NAMES, PROMPT_NAMES, SUFFIXES, pair_prompts
-from jobs.prompt_sets.prompt_rows import MAX_PROMPTS, SetPrompt, clean, write_rows
+from jobs.prompt_sets.prompt_rows import (
+    MAX_PROMPTS,
+    SetPrompt,
+    check_option,
+    clean,
+    write_rows,
+)
 from jobs.text import counted
 from pipelines.regular_files import read_bounded
 from pipelines.request import MAX_SEED
@@ -67,6 +73,8 @@ class PromptsOptions(Options):
             raise RefusedError(f"--limit: expected 1 to {MAX_PROMPTS:,}, got {self.limit}")
         if not 0 <= self.seed <= MAX_SEED - MAX_PROMPTS:
             raise RefusedError(f"--seed: expected 0 to {MAX_SEED - MAX_PROMPTS}, got {self.seed}")
+        check_option("--opening", self.opening)
+        check_option("--negative-prompt", self.negative_prompt)
         if self.form == "objects":
             words = Words(OBJECTS if self.source is None else _objects(self.source), self.opening)
             return object_prompts(self.limit or DEFAULT_EACH, words, self.negative_prompt)

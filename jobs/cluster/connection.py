@@ -20,7 +20,7 @@ from jobs.ending import (
 )
 from jobs.errors import ClusterLostError, NoClusterError, RefusedError, StoppedError
 from jobs.text import shown
-from nagfarm import claim_packages, foreign_packages
+from nagfarm import OVERWRITTEN, claim_packages, foreign_packages, is_nag_overwritten
 
 HOOK = "worker_process_setup_hook"
 HOOK_MODULE = claim_packages.__module__
@@ -94,9 +94,11 @@ def _own_packages() -> dict[str, str] | None:
 
     Raises:
         RefusedError: a module `nagfarm` is in the way, too, and the hook would not be found; or the
-            job has a hook of its own, and Ray takes one.
+            job has a hook of its own, and Ray takes one; or another `nag` was installed over ours.
     """
     foreign = foreign_packages()
+    if is_nag_overwritten():
+        raise RefusedError(f"{shown(foreign['nag'], 500)} {OVERWRITTEN}")
     if not (hiding := sorted(foreign.keys() - {HOOK_MODULE})):
         return None
     if place := foreign.get(HOOK_MODULE):

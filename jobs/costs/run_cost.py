@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal, Self, get_args
 
 from jobs.errors import RecordError
+from jobs.settings.cost_config import MAX_PRICE
 
 # "running": clips that are under way. "idle": loaded, and without a clip on the device.
 HeldStage = Literal["load", "text", "denoise", "decode", "running", "idle"]
@@ -20,6 +21,7 @@ Waste = Literal["failed", "lost", "repeated", "stopped"]
 STAGES: tuple[HeldStage, ...] = get_args(HeldStage)
 WASTES: tuple[Waste, ...] = get_args(Waste)
 TOLERANCE = 1e-6  # when a reader checks sums
+MAX_HOURS = 1e12  # a million devices for a century
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +52,8 @@ class DeviceHours:
         hours = [*self.stage_hours.values(), *self.wasted_hours.values()]
         if min(hours, default=0.0) < 0:
             raise RecordError("cost: hours must be at least 0")
+        if min(self.price or 0.0, self.price_per_device_hour or 0.0) < 0:
+            raise RecordError("cost: prices must be at least 0")
         _check_sum(self.device_hours, hours, "device_hours of a model")
 
     @classmethod
@@ -97,6 +101,21 @@ class RunCost:
         _check_sum(self.device_hours, (one.device_hours for one in self.models), "device_hours")
         wasted = [hours for one in self.models for hours in one.wasted_hours.values()]
         _check_sum(self.wasted_hours, wasted, "wasted_hours")
+        _check_range("wasted_share", self.wasted_share or 0.0, 1.0)
+        unpriced = (one.device_hours for one in self.models if one.price is None)
+        _check_sum(self.unpriced_hours, unpriced, "unpriced_hours")
+        _check_sum(self.price or 0.0, (one.price or 0.0 for one in self.models), "price")
+
+    def check_limits(self) -> None:
+        """Refuse a cost that no run can have, so that those of many runs add up to a number.
+
+        Raises:
+            RecordError: its hours or its prices are too many.
+        """
+        _check_range("device_hours", self.device_hours, MAX_HOURS)
+        _check_range("price", self.price or 0.0, MAX_HOURS * MAX_PRICE)
+        for one in self.models:
+            _check_range("price_per_device_hour", one.price_per_device_hour or 0.0, MAX_PRICE)
 
     @classmethod
     def of(cls, models: Iterable[DeviceHours], currency: str) -> Self:
@@ -156,6 +175,11 @@ def _add(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
         for name, hours in one.items():
             found.setdefault(name, []).append(hours)
     return {name: math.fsum(hours) for name, hours in found.items()}
+
+
+def _check_range(name: str, value: float, most: float) -> None:
+    if not 0 <= value <= most:
+        raise RecordError(f"cost: {name} must be 0 to {most:g}, not {value:g}")
 
 
 def _check_sum(whole: float, parts: Iterable[float], name: str) -> None:

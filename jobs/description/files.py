@@ -7,7 +7,7 @@ torch.
 
 import base64
 import json
-import os
+import secrets
 import shutil
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -48,14 +48,14 @@ def save_description(description: Description, contents: Mapping[str, bytes], pl
         RefusedError: it cannot be written.
     """
     folder = place / description.folder_name
-    partial = place / f".{description.folder_name}.{os.getpid()}.partial"
+    partial = place / f".nagfarm-{secrets.token_hex(8)}.partial"  # no link can wait there
     document = {"schema_version": SCHEMA_VERSION, **asdict(description)}
     files = {**contents, FILE_NAME: f"{json.dumps(document, indent=1)}\n".encode()}
     try:
         if _holds(folder, files):
             return folder
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+        place.mkdir(parents=True, exist_ok=True)
+        partial.mkdir()
         for name, content in files.items():
             (partial / name).parent.mkdir(exist_ok=True)
             (partial / name).write_bytes(content)
@@ -66,7 +66,7 @@ def save_description(description: Description, contents: Mapping[str, bytes], pl
         shutil.rmtree(partial, ignore_errors=True)
         if _holds(folder, files):  # another process was faster
             return folder
-        raise RefusedError(f"{folder} cannot be written: {error.strerror}") from error
+        raise RefusedError(f"{folder} cannot be written: {error.strerror or error}") from error
     return folder
 
 

@@ -110,9 +110,13 @@ def _refuse_other_forms(folder: Path) -> None:
         "expected a folder as diffusers saves it, with model_index.json: load it in Python with "
         "the pipeline's from_single_file and write it with save_pretrained(FOLDER)"
     )
-    if folder.is_file():
+    try:
+        is_file, is_folder = folder.is_file(), folder.is_dir()
+    except OSError as error:
+        raise ModelNotFoundError(f"{folder} cannot be read: {error.strerror}") from error
+    if is_file:
         raise ModelNotFoundError(f"{folder} is one file, such as a checkpoint; {remedy}")
-    if not folder.is_dir():
+    if not is_folder:
         raise ModelNotFoundError(f"the folder {folder} does not exist")
     if not (folder / "model_index.json").is_file():
         kinds = ("*.safetensors", *PICKLES)

@@ -219,9 +219,9 @@ def check_run_name(name: str) -> None:
 
 def _bounded(name: str, value: int) -> int:
     if abs(value) > _MAX_INTEGER:
-        bits = value.bit_length()  # str() raises for a number of more than 4,300 digits
+        digits = len(repr(value).lstrip("-"))
         raise RowValueError(
-            f"{name} must be at most {_MAX_INTEGER} in size, not a number of {bits} bits"
+            f"{name} must be at most {_MAX_INTEGER} in size, not a number of {digits:,} digits"
         )
     return value
 
@@ -255,7 +255,7 @@ def _described(value: object, expected: FieldType) -> str:
             came = f"the yes/no value {str(value).lower()}: {quote_it}"
         case int() | float():
             came = f"the number {shown(value)}" + (f": {quote_it}" if expected == "text" else "")
-        case str() if expected == "number" and cells.number(value) is not None:
+        case str() if expected == "number" and math.isfinite(cells.number(value) or math.inf):
             # YAML reads 1e3 as text
             came = f"the text {shown(value)}: write it without quotes and without an exponent"
         case str():

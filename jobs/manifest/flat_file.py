@@ -27,6 +27,7 @@ from jobs.manifest.lines import (
     read_lines,
 )
 from jobs.manifest.rows import NumberedRow, Row, read_parallel, with_guidance_fields
+from jobs.manifest.tables.cells import any_whole_number
 from jobs.manifest.tables.dialect import check_list_line
 from jobs.manifest.tables.meta import META, split_meta
 from jobs.manifest.walk.selection import ALL_ROWS, Wanted
@@ -164,8 +165,8 @@ def _decoded(line: str) -> object:
         ) from error
     except RowValueError:
         raise
-    except ValueError as error:  # int() refuses more than 4,300 digits
-        raise RowValueError(f"expected a JSON object: {error}") from error
+    except ValueError:  # int() refuses more than 4,300 digits
+        return _SLOW_DECODER.decode(line)  # the field that has the number refuses it
 
 
 def _object_values(document: object, extra_columns: Collection[str]) -> dict[str, Any]:
@@ -198,3 +199,6 @@ def _refuse_constant(word: str) -> None:
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant)
+_SLOW_DECODER = json.JSONDecoder(
+    object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_int=any_whole_number
+)

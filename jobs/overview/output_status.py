@@ -6,7 +6,7 @@ Decides whether a run that reported to be at work still is. Loads without torch 
 import contextlib
 import heapq
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jobs.errors import ObjectMissingError, RecordError
 from jobs.records.commit import committed_ids, quarantined_ids, read_as
@@ -15,7 +15,8 @@ from jobs.records.keys import PREFIXES, RUN_FILE, STATUS_FILE, list_objects, par
 from jobs.records.lease_record import LeaseRecord, current_lease, seconds_of
 from jobs.records.names import count_names
 from jobs.records.run_status import RunStatus, read_status
-from jobs.records.schema import FailureRecord
+from jobs.records.schema import FailureRecord, utc_iso
+from jobs.records.strict_json import MAX_SECONDS
 from jobs.store.store import Store
 from jobs.store.uri import StoredObject
 
@@ -34,7 +35,7 @@ class OutputStatus:
         run_id: the newest run; None if there never was one.
         run: the status that this run wrote last; None if there is none or it cannot be read.
         run_written_at: time of that status by the store's clock, in seconds since the epoch; the
-            status itself holds its driver's.
+            status itself holds its driver's. None if it is unknown.
         trouble: one message for each object that cannot be read.
     """
 
@@ -46,17 +47,22 @@ class OutputStatus:
     num_failures: int
     run_id: str | None
     run: RunStatus | None
-    run_written_at: float
+    run_written_at: float | None
     lease: LeaseRecord | None
     last_failures: tuple[FailureRecord, ...]
     trouble: tuple[str, ...]
+
+    @property
+    def run_by_store(self) -> RunStatus | None:
+        """The status with the time of the store's clock, as far as it is known."""
+        return self.run and by_store(self.run, self.run_written_at)
 
 
 def read_output_status(store: Store) -> OutputStatus:
     """Read the state of an output, which may be empty."""
     trouble: list[str] = []
     run_id = newest_run(store.entries(PREFIXES["run file"]))
-    run, written_at, lease = None, 0.0, None
+    run, written_at, lease = None, None, None
     try:
         with contextlib.suppress(ObjectMissingError):
             if run_id is not None:
@@ -114,9 +120,23 @@ def newest_run(entries: Iterable[StoredObject]) -> str | None:
     return max(started)[1] if started else None
 
 
-def modified_at(store: Store, key: str) -> float:
-    """Return when an object was written last; 0 if it is not there."""
-    return next((stored.modified_at for stored in store.entries(key) if stored.key == key), 0.0)
+def modified_at(store: Store, key: str) -> float | None:
+    """Return when an object was written last; None if it is not there.
+
+    It is also None for a time that no clock shows: a program may set that of a file to any number.
+    """
+    found = (stored.modified_at for stored in store.entries(key) if stored.key == key)
+    moment = next(found, None)
+    return moment if moment is not None and 0 <= moment <= MAX_SECONDS else None
+
+
+def by_store(run: RunStatus, written_at: float | None) -> RunStatus:
+    """Return a status with the time of the store's clock instead of the driver's, if it is known.
+
+    Args:
+        written_at: time of the status by the store's clock, in seconds since the epoch.
+    """
+    return run if written_at is None else replace(run, updated_at=utc_iso(written_at))
 
 
 def is_active(run: RunStatus, lease: LeaseRecord | None, now: float) -> bool:

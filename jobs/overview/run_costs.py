@@ -64,4 +64,6 @@ def costs_of(documents: Iterable[Mapping[str, Any]]) -> Iterator[RunCost]:
     """Yield the cost in each status or summary that has one; pass over what cannot be read."""
     for document in documents:
         with suppress(RecordError):
-            yield to_dataclass(RunCost, document.get("cost"))
+            cost = to_dataclass(RunCost, document.get("cost"))
+            cost.check_limits()
+            yield cost

@@ -1,14 +1,13 @@
 """The rows of a plan as CSV: row, name, clip_id, state, key."""
 
 import csv
-import secrets
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
 from jobs.errors import RefusedError
 from jobs.plan.plan import Plan
+from jobs.whole_files import unwritable, written_whole
 
 COLUMNS = ("row", "name", "clip_id", "state", "key")
 HEADER = ",".join(COLUMNS) + "\n"
@@ -33,16 +32,13 @@ def write_rows(plan: Plan, mp4_keys: Mapping[str, str], path: Path) -> None:
             raise RefusedError(
                 f"--rows: {path} holds something else than rows of a plan; name another file"
             )
-        partial = path.with_name(f".{secrets.token_hex(8)}.partial")
-        try:
-            with partial.open("x", encoding="utf-8", newline="") as file:
-                _write(plan, mp4_keys, file)
-            partial.replace(path)
-        finally:
-            with suppress(FileNotFoundError):
-                partial.unlink()
+        with (
+            written_whole(path) as unfinished,
+            unfinished.open("w", encoding="utf-8", newline="") as file,
+        ):
+            _write(plan, mp4_keys, file)
     except OSError as error:
-        raise RefusedError(f"--rows: cannot write {path}: {error.strerror}") from error
+        raise unwritable("--rows", path, error) from error
 
 
 def _is_table(path: Path) -> bool:

@@ -31,6 +31,7 @@ def pair_prompts(path: Path, limit: int | None) -> Iterator[SetPrompt]:
     Raises:
         RefusedError: the file cannot be read, has another form, or an entry lacks a text.
     """
+    at = -1
     for at, entry in enumerate(_entries(path)):
         if at in (limit, MAX_PROMPTS):
             return
@@ -39,6 +40,8 @@ def pair_prompts(path: Path, limit: int | None) -> Iterator[SetPrompt]:
         except ValueError as error:
             raise RefusedError(f"{path}: entry {at + 1}: {error}") from error
         yield SetPrompt(f"pair-{at:05}", prompt, negative, {FORM: "pairs"})
+    if at < 0:
+        raise RefusedError(f"{path}: expected a pair or more, got none")
 
 
 def _text(entry: Mapping[str, Any], names: tuple[str, ...]) -> str:

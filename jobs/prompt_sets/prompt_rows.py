@@ -14,6 +14,9 @@ from typing import Any
 from jobs.errors import RefusedError
 from jobs.manifest.tables.meta import UNWANTED
 from jobs.text import shown
+from jobs.whole_files import unwritable, written_whole
+from pipelines.errors import RequestError
+from pipelines.texts import check_text
 
 FORM = "form"
 MAX_TEXT_CHARACTERS = 2000
@@ -62,26 +65,47 @@ def clean(text: object) -> str:
     return line
 
 
+def check_option(option: str, text: str) -> None:
+    """Refuse a text of an option that a manifest refuses, or that is longer than one of a set.
+
+    Raises:
+        RefusedError: it is.
+    """
+    if len(text) > MAX_TEXT_CHARACTERS:
+        raise RefusedError(
+            f"{option}: expected at most {MAX_TEXT_CHARACTERS:,} characters, got {len(text):,}"
+        )
+    try:
+        check_text("the text", text)
+    except RequestError as error:
+        raise RefusedError(f"{option}: {error}") from error
+
+
 def write_rows(prompts: Iterable[SetPrompt], path: Path, first_seed: int) -> int:
     """Write a manifest in JSONL, whole or not at all, and return the number of its rows.
 
     Raises:
         RefusedError: the file is there already, or cannot be written.
     """
-    partial = path.with_name(f".{path.name}.partial")
+    num = 0
     try:
-        if path.exists():
-            raise RefusedError(f"--output: {path} is there already; remove it, or name another")
-        num = 0
-        with partial.open("w", encoding="utf-8") as file:
+        if path.is_dir():
+            raise RefusedError(f"--output: expected a file, {str(path)!r} is a folder")
+        if path.exists() or path.is_symlink():
+            raise FileExistsError
+        with (
+            written_whole(path, replaces=False) as unfinished,
+            unfinished.open("w", encoding="utf-8") as file,
+        ):
             for line in _lines(prompts, first_seed):
                 file.write(line)
                 num += 1
-        partial.replace(path)
+    except FileExistsError as error:
+        raise RefusedError(
+            f"--output: {path} is there already; remove it, or name another"
+        ) from error
     except OSError as error:
-        raise RefusedError(f"--output: cannot write {path}: {error.strerror}") from error
-    finally:
-        partial.unlink(missing_ok=True)
+        raise unwritable("--output", path, error) from error
     return num
 
 

@@ -183,6 +183,14 @@ class RunCounts:
     deadline: RunDeadline | None
     cost: RunCost = NO_COST
 
+    def __post_init__(self) -> None:
+        check_run_id(self.run_id)
+        for name in ("num_committed", "num_quarantined", "num_failures", "num_workers_lost"):
+            check_at_least(name, getattr(self, name), 0)
+        if self.busy_share is not None and not 0 <= self.busy_share <= 1:
+            raise RecordError(f"busy_share must be 0 to 1, not {self.busy_share}")
+        self.cost.check_limits()
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunStatus(RunCounts):
@@ -221,15 +229,10 @@ class RunStatus(RunCounts):
     log_trouble: str | None
 
     def __post_init__(self) -> None:
-        check_run_id(self.run_id)
+        super().__post_init__()
         check_time("updated_at", self.updated_at)
-        for name in (
-            "num_clips", "num_done_before", "num_committed", "num_quarantined", "num_failures",
-            "num_workers", "num_workers_lost", "num_log_bytes_dropped",
-        ):  # fmt: skip
+        for name in ("num_clips", "num_done_before", "num_workers", "num_log_bytes_dropped"):
             check_at_least(name, getattr(self, name), 0)
-        if self.busy_share is not None and not 0 <= self.busy_share <= 1:
-            raise RecordError(f"busy_share must be 0 to 1, not {self.busy_share}")
         if self.elapsed_s < 0:
             raise RecordError(f"elapsed_s must be at least 0, not {self.elapsed_s}")
 

@@ -1,7 +1,8 @@
 """Frozen dataclasses to JSON and back, strictly: no missing field, no unknown one, exact types.
 
-Decides how a value is written, so that the same value always gives the same bytes. It knows no
-schema.
+Decides how a value is written, so that the same value always gives the same bytes, and the largest
+numbers that are read, so that no sum of them overflows. It knows no schema; a field whose name ends
+in `_s` or `_at` holds seconds.
 """
 
 import json
@@ -10,7 +11,17 @@ import types
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
-from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import (
+    Any,
+    Literal,
+    TypeGuard,
+    TypeVar,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from jobs.errors import JobError, RecordError
 from jobs.escaping import plain_document
@@ -18,6 +29,10 @@ from jobs.text import shown
 from pipelines.errors import PipelineError
 
 MAX_DOCUMENT_BYTES = 50_000_000
+MAX_WHOLE = 2**63 - 1  # the largest seed; no size and no count comes near
+MAX_SECONDS = 253_402_300_799  # since 1970: the end of the year 9999, and of Python's calendar
+MAX_DIGITS = 640  # a longer whole number is too large for every field
+TIME_SUFFIXES = ("_s", "_at")
 AS_THEY_ARE = frozenset({str, int, float, bool, type(None)})
 T = TypeVar("T")
 
@@ -43,7 +58,10 @@ def load(content: bytes) -> dict[str, Any]:
         raise RecordError(f"expected at most {MAX_DOCUMENT_BYTES:,} bytes, got more")
     try:
         document = json.loads(
-            content, object_pairs_hook=without_repeats, parse_constant=refuse_constant
+            content,
+            object_pairs_hook=without_repeats,
+            parse_constant=refuse_constant,
+            parse_int=whole_number,
         )
     except (ValueError, RecursionError) as error:
         raise RecordError(f"not valid JSON: {error}") from error
@@ -100,7 +118,7 @@ def to_dataclass(cls: type[T], document: Any, where: str = "") -> T:
     }
     try:
         return cls(**values)
-    except (JobError, PipelineError, ValueError) as error:
+    except (JobError, PipelineError, ValueError, ArithmeticError) as error:
         raise RecordError(f"{where}: {error}".removeprefix(": ")) from error
 
 
@@ -124,13 +142,20 @@ def parts_of(hint: Any) -> tuple[Any, tuple[Any, ...], bool]:
 
 
 def is_plain(hint: Any, value: Any) -> bool:
-    """Return True for a value that already has its type. A float may still be infinite."""
-    return type(value) is hint and hint is not float
+    """Return True for a value that already has its type. A number may still be too large."""
+    if type(value) is not hint or hint is float:
+        return False
+    return hint is not int or -MAX_WHOLE <= value <= MAX_WHOLE
 
 
-def is_finite(value: Any) -> bool:
+def is_finite(value: Any) -> TypeGuard[int | float]:
     """Return True for a number that a float can hold; a whole number in JSON can be larger."""
     return type(value) in (int, float) and abs(value) <= sys.float_info.max
+
+
+def is_time(where: str) -> bool:
+    """Return True for a field of seconds, and for one inside a field of seconds by stage."""
+    return any(part.endswith(TIME_SUFFIXES) for part in where.split("."))
 
 
 def convert(hint: Any, value: Any, where: str) -> Any:
@@ -155,7 +180,11 @@ def convert(hint: Any, value: Any, where: str) -> Any:
     is_literal = origin is Literal and isinstance(value, str) and value in arguments
     if is_literal or is_plain(hint, value):
         return value
+    if hint is int and type(cast("object", value)) is int:
+        raise RecordError(f"{where} must be at most {MAX_WHOLE} in size, not {shown(value)}")
     if hint is float and is_finite(value):  # other programs write 8.0 as 8
+        if abs(value) > MAX_SECONDS and is_time(where):
+            raise RecordError(f"{where} must be at most {MAX_SECONDS} seconds, not {shown(value)}")
         return float(value)
     expected = (
         " or ".join(map(repr, arguments))
@@ -170,6 +199,17 @@ def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(document) != len(pairs):
         raise ValueError("a key occurs twice in one object")
     return document
+
+
+def whole_number(text: str) -> int:
+    """Read a whole number, unless Python, whose own limit may be set this low, could not print it.
+
+    Raises:
+        ValueError: it has too many digits.
+    """
+    if len(text) > MAX_DIGITS:
+        raise ValueError(f"a whole number has {len(text):,} digits; at most {MAX_DIGITS} are read")
+    return int(text)
 
 
 def refuse_constant(name: str) -> float:

@@ -3,7 +3,6 @@
 Decides which price a device has. Prices change no decision of a run. Loads without torch.
 """
 
-import math
 import re
 from dataclasses import dataclass, field
 
@@ -12,6 +11,7 @@ from jobs.settings.store_config import check_at_least
 from jobs.text import shown
 
 MAX_CURRENCY = 8  # characters
+MAX_PRICE = 1e15  # in any currency; no cost that is made of it is infinite
 CURRENCY = re.compile(rf"[^\W\d_]{{0,{MAX_CURRENCY}}}|[$€£¥]")
 
 
@@ -39,11 +39,16 @@ class CostConfig:
                 f"got {shown(self.currency)}"
             )
         check_at_least("costs", self, 0, "price_per_device_hour")
+        if (self.price_per_device_hour or 0) > MAX_PRICE:
+            raise ConfigError(
+                f"costs.price_per_device_hour must be at most {MAX_PRICE:g}, "
+                f"got {self.price_per_device_hour}"
+            )
         for name, price in self.prices.items():
-            if not name.strip() or not 0 <= price < math.inf:
+            if not name.strip() or not 0 <= price <= MAX_PRICE:
                 raise ConfigError(
                     "costs.prices: expected the name of a device and a number of at least 0, such "
-                    f"as H100: 2.50, got {shown(name)}: {shown(price)}"
+                    f"as H100: 2.50, and at most {MAX_PRICE:g}, got {shown(name)}: {shown(price)}"
                 )
 
     def price_of(self, device: str) -> float | None:

@@ -93,7 +93,7 @@ def _began_s(reader: ObjectReader, run_id: str) -> float | None:
     try:
         document = reader.read_as(run_key(run_id, RUN_FILE), load)
         return datetime.fromisoformat(str(document["started_at"])).timestamp()
-    except (ObjectMissingError, RecordError, UnreadableError, KeyError, ValueError):
+    except (ObjectMissingError, RecordError, UnreadableError, KeyError, ValueError, OverflowError):
         return None
 
 

@@ -137,8 +137,9 @@ class FolderStore:
         names = check_key(below).split("/") if below else []
         with (
             self._errors("list", prefix),
-            contextlib.suppress(FileNotFoundError, NotADirectoryError),
-            self._root.opened() as root,
+            contextlib.suppress(FileNotFoundError),
+            self._root.opened() as root,  # a file in its place is refused
+            contextlib.suppress(NotADirectoryError),
             folder_below(root, names) as folder,
         ):
             for found in walk(folder, f"{below}/" if below else ""):

@@ -4,7 +4,6 @@ Decides how many rows memory holds. A file appears under its name when it is com
 table and nothing else.
 """
 
-import secrets
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -16,6 +15,7 @@ from jobs.overview.clips import OutputClip
 from jobs.tables.arrow import batch_of, schema_of
 from jobs.tables.columns import CLIP_COLUMNS, STAGE_COLUMNS, Column
 from jobs.tables.rows import clip_row, stage_rows
+from jobs.whole_files import unwritable, written_whole
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,6 +32,10 @@ GROUP_BYTES = 64_000_000
 PARQUET_MAGIC = b"PAR1"
 
 
+class _AbandonedError(Exception):
+    """Ends the block of an unfinished file without giving it its name."""
+
+
 class TableFile:
     """One table on its way into a file.
 
@@ -46,11 +50,13 @@ class TableFile:
         self.num_rows = 0
         self._columns = columns
         self._is_flat = form == "csv"
-        self._partial = path.with_name(f".{secrets.token_hex(8)}.partial")
         self._rows: list[Sequence[Any]] = []
         self._num_characters = 0
         self._batches: list[pa.RecordBatch] = []
-        self._writer = _open_writer(self._partial, form, schema_of(columns, is_flat=self._is_flat))
+        with ExitStack() as stack:
+            unfinished = stack.enter_context(written_whole(path))
+            self._writer = _open_writer(unfinished, form, schema_of(columns, is_flat=self._is_flat))
+            self._unfinished = stack.pop_all()
 
     def add(self, rows: Iterable[Sequence[Any]]) -> None:
         """Add rows, and write a group of them once there are many.
@@ -89,18 +95,21 @@ class TableFile:
         self._batches = []
 
     def close(self) -> None:
-        """Write what is left, and give the file its name."""
+        """Write what is left."""
         self._end_batch()
         self._end_group()
         self._writer.close()
-        self._partial.replace(self.path)
+
+    def publish(self) -> None:
+        """Give the file its name."""
+        self._unfinished.close()
 
     def abandon(self) -> None:
         """Remove what was written."""
         with suppress(OSError):
             self._writer.close()
-        with suppress(OSError):
-            self._partial.unlink()
+        with suppress(OSError, _AbandonedError), self._unfinished:
+            raise _AbandonedError
 
 
 class ClipTables:
@@ -137,6 +146,8 @@ class ClipTables:
             if kind is None:
                 for table in tables:
                     table.close()
+                for table in tables:
+                    table.publish()
         finally:
             for table in tables:
                 table.abandon()
@@ -182,6 +193,6 @@ def refuse_other_file(path: Path) -> None:
         with path.open("rb") as file:
             head = file.read(len(heads[1]))
     except OSError as error:
-        raise RefusedError(f"--output: cannot read {path}: {error.strerror}") from error
+        raise unwritable("--output", path, error) from error
     if not any(head.startswith(one) if one else not head for one in heads):
         raise RefusedError(f"--output: {path} holds something else than a table; name another file")

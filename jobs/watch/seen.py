@@ -5,15 +5,14 @@ listing of clips or records, so that it may be read every few seconds.
 """
 
 import contextlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from jobs.ending import ExitCode
 from jobs.errors import DeadlineReachedError, ObjectMissingError
-from jobs.overview.output_status import AT_WORK, STALE_S, modified_at, newest_run
+from jobs.overview.output_status import AT_WORK, STALE_S, by_store, modified_at, newest_run
 from jobs.records.keys import PREFIXES, STATUS_FILE, run_key
 from jobs.records.lease_record import LeaseRecord, current_lease, seconds_of
 from jobs.records.run_status import RunStatus, read_status
-from jobs.records.schema import utc_iso
 from jobs.store.store import Store
 from jobs.text import counted
 from jobs.watch.wording import run_state_text
@@ -28,21 +27,22 @@ class Seen:
     Args:
         run_id: None if there never was a run.
         run: its last status; None if it has written none so far.
-        written_at: time of that status by the store's clock, in seconds since 1970.
+        written_at: time of that status by the store's clock, in seconds since 1970; None if it is
+            unknown.
         at_s: moment of reading, by the store's clock.
     """
 
     uri: str
     run_id: str | None
     run: RunStatus | None
-    written_at: float
+    written_at: float | None
     lease: LeaseRecord | None
     at_s: float
 
     @property
     def by_store(self) -> RunStatus | None:
-        """The status with the time of the store's clock instead of the driver's."""
-        return self.run and replace(self.run, updated_at=utc_iso(self.written_at))
+        """The status with the time of the store's clock, as far as it is known."""
+        return self.run and by_store(self.run, self.written_at)
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def read_seen(store: Store) -> Seen:
         StoreError: the store does not answer, or an object cannot be read.
     """
     run_id = newest_run(store.entries(PREFIXES["run file"]))
-    run, written_at = None, 0.0
+    run, written_at = None, None
     if run_id is not None:
         with contextlib.suppress(ObjectMissingError):
             run = read_status(store, run_id)

@@ -10,7 +10,7 @@ from collections.abc import Generator
 
 import pytest
 
-from jobs.ending import STOP_SIGNALS, ExitCode, is_request
+from jobs.ending import STOP_SIGNALS, ExitCode, is_request, stop_reason
 
 # a mutex that is locked twice holds its thread in C for ever, where Python runs no handler
 HEAD = """
@@ -113,3 +113,27 @@ def test_a_block_that_ends_in_time_is_not_ended() -> None:
     code = "with ended_after(0.5, 'late', 69): ready()\narrived.wait(1)"
     with started(code) as process:
         assert process.wait(WAIT_S) == 0
+
+
+INTERRUPTED = """
+import os, signal, sys, nagfarm
+class Interrupt:
+    def find_spec(self, name, path, target=None):
+        if name == sys.argv[1]:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupt())
+if sys.argv[1] == "arguments":
+    import argparse
+    argparse.ArgumentParser.parse_known_args = lambda *_: os.kill(os.getpid(), signal.SIGINT)
+sys.exit(nagfarm.main())
+"""
+
+
+@pytest.mark.parametrize("moment", ["jobs.cli.main", "jobs.escaping", "arguments"])
+def test_an_interrupt_while_the_program_starts_ends_it_as_a_later_one(moment: str) -> None:
+    finished = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, moment],
+        capture_output=True, text=True, check=False, timeout=WAIT_S,
+    )  # fmt: skip
+    expected = f"nagfarm: stopped: {stop_reason(signal.SIGINT)}\n"
+    assert (finished.returncode, finished.stderr) == (ExitCode.STOPPED, expected)

@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass
 from itertools import chain, zip_longest
 from pathlib import Path
 
+from jobs.bench.design.options import REPORT
+from jobs.whole_files import write_text_for, writing_for
 from pipelines.shapes.evaluation.negation import Case, NegationTask, Series, draw_tasks
 
 PLAIN = "none"  # the method to which all others are compared
@@ -106,9 +108,15 @@ def planned_clips(blocks: tuple[Block, ...]) -> Iterator[PlannedClip]:
 
 
 def write_design(blocks: tuple[Block, ...], manifest: Path, design: Path) -> None:
-    """Write the manifest (JSONL) and the design: the setting and task of each clip."""
-    manifest.parent.mkdir(parents=True, exist_ok=True)
-    manifest.write_text("".join(json.dumps(clip.row) + "\n" for clip in planned_clips(blocks)))
+    """Write the manifest (JSONL) and the design: the setting and task of each clip.
+
+    Raises:
+        UnwritableError: the folder of the report cannot be written.
+    """
+    with writing_for(REPORT, manifest.parent):
+        manifest.parent.mkdir(parents=True, exist_ok=True)
+    rows = "".join(json.dumps(clip.row) + "\n" for clip in planned_clips(blocks))
+    write_text_for(REPORT, manifest, rows)
     clips = [
         {
             "name": clip.name,
@@ -120,7 +128,7 @@ def write_design(blocks: tuple[Block, ...], manifest: Path, design: Path) -> Non
         }
         for clip in planned_clips(blocks)
     ]
-    design.write_text(json.dumps(clips, indent=1) + "\n")
+    write_text_for(REPORT, design, json.dumps(clips, indent=1) + "\n")
 
 
 def num_model_calls(clip: PlannedClip) -> int:

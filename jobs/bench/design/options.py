@@ -18,6 +18,7 @@ QUICK_METHODS = ("none", "cfg", "nag")
 ATTRIBUTES = ("colour", "shape", "background", "motion")
 CASES = ("open", "hard")
 NEGATIVES_SERIES: tuple[Series, ...] = ("measure", "held-out")
+REPORT = "--report"  # the option for the folder of a report
 PRECISION = "precision"  # this slice compares two models, not settings
 SLICE_NAMES = (
     "scale-alpha",

@@ -35,6 +35,7 @@ from pipelines.shapes.evaluation.negation import NegationTask, draw_right_answer
 from pipelines.shapes.judge import Verdict
 from pipelines.shapes.world import ATTRIBUTES, FPS, render_uint8
 
+BROKEN = "broken/"  # begins the keys of broken clips
 Entry = dict[str, Any]
 JudgeCall = Callable[[], Entry]
 
@@ -69,7 +70,18 @@ def open_cache(folder: Path, encoding: EncodingConfig) -> LineCache:
     digest = hashlib.sha256(repr(encoding).encode())
     for module in (world, captions, negation, breakages, judge, features):
         digest.update(inspect.getsource(module).encode())
-    return LineCache(folder / f"seen-{digest.hexdigest()[:12]}.jsonl")
+    return LineCache(folder / f"seen-{digest.hexdigest()[:12]}.jsonl", _is_judgement)
+
+
+def _is_judgement(key: str, entry: Any) -> bool:
+    """Return True for an entry of the cache that has the fields of a judgement."""
+    try:
+        JudgedClip.of(entry)
+        numbers = (entry["denoise_s"], *entry["features"])
+    except (LookupError, TypeError, ValueError):
+        return False
+    is_right = not key.startswith(BROKEN) or isinstance(entry.get("is_right"), bool)
+    return is_right and all(isinstance(number, int | float) for number in numbers)
 
 
 def judge_all(
@@ -132,7 +144,7 @@ def broken_to_judge(kind: str, index: int, encoding: EncodingConfig) -> tuple[st
 
 
 def broken_key(kind: str, index: int) -> str:
-    return f"broken/{kind}/{index}"
+    return f"{BROKEN}{kind}/{index}"
 
 
 def _judge_clip(store: Store, clip_id: str) -> Entry:

@@ -85,7 +85,8 @@ def bootstrap(statistic: Callable[..., Numbers], *columns: Numbers) -> Estimate:
 
 def difference(ours: Numbers, theirs: Numbers) -> Estimate:
     """Return the mean of ours minus the mean of theirs, paired."""
-    return bootstrap(lambda a, b: a.mean(axis=1) - b.mean(axis=1), ours, theirs)
+    # not a.mean() - b.mean(), whose rounding makes 4 clips of 200 more than 2 points
+    return bootstrap(lambda a, b: (a - b).mean(axis=1), ours, theirs)
 
 
 def ratio_of_means(ours: Numbers, theirs: Numbers) -> Estimate:

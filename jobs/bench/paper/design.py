@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any, cast
 
 from jobs.bench.design.options import METHODS, cfg_scale
-from jobs.errors import RefusedError
+from jobs.errors import RefusedError, RowValueError
 from jobs.manifest.field_values import MAX_NAME_CHARACTERS
-from jobs.manifest.tables.meta import META, UNWANTED
+from jobs.manifest.tables.meta import META, UNWANTED, make_meta
 from jobs.text import shown, unknown
 from pipelines.catalog.model_config import ModelConfig
+from pipelines.errors import RequestError
 from pipelines.regular_files import read_bounded
+from pipelines.texts import check_text
 
 MAX_PROMPTS_BYTES = 64_000_000
 DEFAULT_METHODS = ("none", "nag", "cfg")
@@ -93,6 +95,16 @@ def _checked(where: str, line: str) -> dict[str, Any]:
         raise RefusedError(f"{where}: the benchmark decides {decided[0]}; leave it out of the set")
     if not isinstance(given.get(META, {}), dict):
         raise RefusedError(f"{where}: meta must be an object, got {shown(given[META])}")
+    try:
+        for name, value in given.items():
+            if isinstance(value, str):
+                check_text(name, value)
+        make_meta(given.get(META, {}).items())
+        json.dumps(given, ensure_ascii=False).encode()
+    except (RequestError, RowValueError) as error:
+        raise RefusedError(f"{where}: {error}") from error
+    except UnicodeEncodeError as error:
+        raise RefusedError(f"{where}: it holds half of a surrogate pair: {error}") from error
     return given
 
 

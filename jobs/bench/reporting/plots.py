@@ -5,9 +5,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jobs.bench.design.options import REPORT
 from jobs.bench.measuring.results import POOLED, Row
 from jobs.bench.measuring.statistics import Estimate
 from jobs.errors import RefusedError
+from jobs.whole_files import written_for
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,6 +47,11 @@ def make_axes(num_panels: int, width: float, height: float) -> tuple[Any, Sequen
     return figure, [*axes[:num_panels]]
 
 
+def _save(figure: Any, path: Path) -> None:
+    with written_for(REPORT, path) as unfinished:
+        figure.savefig(unfinished, dpi=DPI)
+
+
 def draw_tradeoff(rows: Iterable[Row], path: Path) -> None:
     """Draw suppression against fidelity: a panel per model and case, a marker per method."""
     panels: dict[tuple[str, int, str], list[Row]] = {}
@@ -75,7 +82,7 @@ def draw_tradeoff(rows: Iterable[Row], path: Path) -> None:
         axis.set_ylim(top=1.03)
         axis.grid(alpha=0.3)
         add_legend(axis)
-    figure.savefig(path, dpi=DPI)
+    _save(figure, path)
 
 
 def draw_clean_curve(rows: Iterable[Row], path: Path) -> None:
@@ -109,7 +116,7 @@ def draw_clean_curve(rows: Iterable[Row], path: Path) -> None:
         axis.set(title=model, xlabel="steps", ylabel="clean", ylim=(-0.02, 1.02))
         axis.grid(alpha=0.3)
         add_legend(axis)
-    figure.savefig(path, dpi=DPI)
+    _save(figure, path)
 
 
 def draw_heat_maps(
@@ -145,7 +152,7 @@ def draw_heat_maps(
             )
         figure.colorbar(image, ax=axis)
     figure.suptitle(title)
-    figure.savefig(path, dpi=DPI)
+    _save(figure, path)
 
 
 def draw_lines(
@@ -165,7 +172,7 @@ def draw_lines(
     axis.set(title=title, xlabel=name, ylim=(-0.05, 1.05))
     axis.grid(alpha=0.3)
     add_legend(axis)
-    figure.savefig(path, dpi=DPI)
+    _save(figure, path)
 
 
 def add_legend(axis: Any) -> None:

@@ -5,10 +5,12 @@ from collections.abc import Container, Mapping
 from pathlib import Path
 
 from jobs.bench.design.blocks import Block, PlannedClip
+from jobs.bench.design.options import REPORT
 from jobs.media.contact_sheet import SheetClip, draw_contact_sheet
 from jobs.media.decode_check import decode_mp4
 from jobs.records.commit import read_record
 from jobs.store.store import Store
+from jobs.whole_files import written_for
 from pipelines.shapes.evaluation.negation import NegationTask
 
 TASKS_SHOWN = 8
@@ -32,4 +34,5 @@ def draw_method_sheet(
                 mp4.write_bytes(store.get(read_record(store, clip_id).key))
                 clips.append(SheetClip(heading, setting.name, line, decode_mp4(mp4).frames))
     if clips:
-        draw_contact_sheet(clips, path)
+        with written_for(REPORT, path) as unfinished:
+            draw_contact_sheet(clips, unfinished)

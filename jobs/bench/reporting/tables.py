@@ -6,12 +6,14 @@ from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
 
+from jobs.bench.design.options import REPORT
 from jobs.bench.measuring.judge_error import KindError
 from jobs.bench.measuring.measures import Figures
 from jobs.bench.measuring.results import POOLED, Row
 from jobs.bench.measuring.statistics import Estimate
 from jobs.bench.measuring.targets import FEW_STEPS, MANY_STEPS, Target, shown
 from jobs.escaping import plain_document, plain_line
+from jobs.whole_files import write_text_for
 
 STATES = {True: "met", False: "**MISSED**", None: "not measured"}
 
@@ -155,4 +157,4 @@ def markdown_table(head: tuple[str, ...], lines: Iterable[tuple[str, ...]]) -> s
 def write_page(path: Path, sections: Iterable[str]) -> None:
     """Write a Markdown page of these sections, which may hold names from strangers."""
     text = "\n\n".join(section.rstrip() for section in sections)
-    path.write_text(plain_document(f"{text}\n"), encoding="utf-8")
+    write_text_for(REPORT, path, plain_document(f"{text}\n"))

@@ -4,7 +4,6 @@ Decides the words of the axes, and their order if none is chosen. Also finds cli
 for the commands that make pictures of an output.
 """
 
-import tempfile
 import textwrap
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from jobs.report.rows import guidance_text, inputs_text, loras_text
 from jobs.run.progress.long_work import long_work
 from jobs.store.store import Store
 from jobs.text import counted, shown, unknown
+from jobs.whole_files import written_for
 
 META = "meta."
 MAX_DIGITS = 18  # the rest of a longer number does not count
@@ -145,7 +145,7 @@ def _with_id(store: Store, word: str) -> list[ClipRecord]:
 
 
 @contextmanager
-def written_whole(
+def written_picture(
     store: Store, option: str, path: Path, suffixes: Sequence[str]
 ) -> Generator[Path]:
     """Yield the path of an unfinished file, which becomes `path` at the end of the block.
@@ -157,11 +157,5 @@ def written_whole(
     refuse_inside(store, path)
     if path.suffix.lower() not in suffixes:
         raise RefusedError(f"{option}: expected a file that ends in {', '.join(suffixes)}: {path}")
-    try:
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem[:32]}-") as folder:
-            unfinished = Path(folder, f"unfinished{path.suffix.lower()}")
-            yield unfinished
-            unfinished.replace(path)
-    except OSError as error:
-        reason = error.strerror or error
-        raise RefusedError(f"{option}: {path} cannot be written: {reason}") from error
+    with written_for(option, path) as unfinished:
+        yield unfinished

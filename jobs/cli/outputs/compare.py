@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.cli.outputs.clip_axes import AXES, clips_named, differing, value_text, written_whole
+from jobs.cli.outputs.clip_axes import AXES, clips_named, differing, value_text, written_picture
 from jobs.cli.pattern.command import EXIT_OK, Command, Context, OutputOptions
 from jobs.errors import RefusedError
 from jobs.export.fetching import fetch_clip
@@ -64,7 +64,7 @@ def run(options: CompareOptions, context: Context) -> int:
     params = ComparisonParams(options.columns, options.height, options.sound, options.font)
     reader, captions = ObjectReader(store), captions_of(records)
     with (
-        written_whole(store, "--output", options.output, (".mp4",)) as unfinished,
+        written_picture(store, "--output", options.output, (".mp4",)) as unfinished,
         tempfile.TemporaryDirectory(prefix="nagfarm-") as folder,
         long_work(f"comparing {counted(len(records), 'clip')} of {store.uri}"),
     ):

@@ -1,6 +1,7 @@
 """`nagfarm export`: copy committed clips to a folder, under their names."""
 
 import argparse
+import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,13 +125,18 @@ def _folder(written: str) -> Path:
 
 def refuse_inside(store: Store, path: Path) -> None:
     """Refuse a path inside of the output. Raises RefusedError."""
-    if not isinstance(store, FolderStore):
-        return
-    if path.resolve().is_relative_to(store.location.path.resolve()):
+    if isinstance(store, FolderStore) and is_inside(store, path):
         raise RefusedError(
             f"{path} is inside of {store.uri}, which holds the objects of runs alone; choose "
             "another folder"
         )
+
+
+def is_inside(store: FolderStore, path: Path) -> bool:
+    """Return True for a path inside of an output."""
+    # unlike Path.resolve, it takes links in a circle, which whoever opens the path refuses
+    place, output = os.path.realpath(path), os.path.realpath(store.location.path)
+    return Path(place).is_relative_to(output)
 
 
 def _remark(one: Exported, totals: _Totals, context: Context) -> None:

@@ -14,6 +14,7 @@ from jobs.overview.clips import Unreadable, read_clips
 from jobs.tables.files import FORMATS, RECORDS, STAGES, ClipTables, Format, refuse_other_file
 from jobs.tables.writing import add_clips
 from jobs.text import counted, shown
+from jobs.whole_files import unwritable
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,17 @@ class RecordsOptions(ClipOptions):
         """The file of the clips, and that of their stages.
 
         Raises:
-            RefusedError: the name of a file ends otherwise than the format.
+            RefusedError: the name of a file ends otherwise than the format, or no file can have it.
         """
-        path, end = self.output.expanduser(), f".{self.to}"
-        if path.is_dir() or not path.suffix:
+        path, end = self.output, f".{self.to}"
+        try:
+            path = path.expanduser()
+            is_folder = path.is_dir() or not path.suffix
+        except OSError as error:
+            raise unwritable("--output", path, error) from error
+        except RuntimeError as error:  # ~ and an unknown user
+            raise RefusedError(f"--output {shown(str(path))}: {error}") from error
+        if is_folder:
             return path / f"{RECORDS}{end}", path / f"{STAGES}{end}"
         if path.suffix != end:
             raise RefusedError(
@@ -85,9 +93,7 @@ def run(options: RecordsOptions, context: Context) -> int:
                 text = counted(tables.clips.num_rows, "clip")
                 bar.update(task, completed=completed, description=text)
     except OSError as error:
-        raise RefusedError(
-            f"--output: cannot write {clips}: {error.strerror or error}; name another folder"
-        ) from error
+        raise unwritable("--output", clips, error) from error
     num_clips, num_stages = tables.clips.num_rows, tables.stages.num_rows
     context.say(f"{clips}: {counted(num_clips, 'clip')}; {stages}: {counted(num_stages, 'stage')}")
     if num_unreadable:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from jobs.cli.outputs.export import is_inside
 from jobs.cli.outputs.verify_report import ID_DIGITS_SHOWN, progress_bar
 from jobs.cli.pattern.command import EXIT_OK, Command, Context, OutputOptions
 from jobs.errors import EncoderKilledError, RefusedError, StoreRefusedError
@@ -114,9 +115,7 @@ def target_of(store: Store, folder: str | None) -> Target:
             f"--to {shown(folder)}: expected a folder on this machine; the gallery in the output "
             "itself, without --to, can be served from S3"
         )
-    if isinstance(store, FolderStore) and location.path.resolve().is_relative_to(
-        store.location.path.resolve()
-    ):
+    if isinstance(store, FolderStore) and is_inside(store, location.path):
         raise RefusedError(
             f"--to {shown(folder)} is inside of {store.uri}; leave --to out for the gallery in the "
             "output, or choose another folder"

@@ -14,7 +14,7 @@ from jobs.cli.outputs.clip_axes import (
     committed_clips,
     differing,
     value_text,
-    written_whole,
+    written_picture,
 )
 from jobs.cli.pattern.command import EXIT_FINDINGS, EXIT_OK, Command, Context, OutputOptions
 from jobs.errors import CheckError, ObjectMissingError, RecordError, RefusedError
@@ -114,7 +114,7 @@ def run(options: SheetOptions, context: Context) -> int:
     axis_of("--columns", columns)
     lines = options.lines or next(iter(differing(records, LINE_AXES)), LINE_AXES[0])
     axes = _Axes(options.rows, columns, lines)
-    with written_whole(store, "FILE", options.file, SUFFIXES) as unfinished:
+    with written_picture(store, "FILE", options.file, SUFFIXES) as unfinished:
         clips, troubles = _fetched(store, _places(records, axes), options)
         troubles = [*damaged, *troubles]
         for trouble in troubles:

@@ -1,7 +1,7 @@
 """`nagfarm status`: print or watch how far an output is, its clips in flight, its last failures."""
 
 import argparse
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from rich.console import Console
 
@@ -15,7 +15,7 @@ from jobs.overview.output_status import AT_WORK, OutputStatus, is_active, read_o
 from jobs.overview.run_costs import OutputCost, read_output_cost
 from jobs.records.lease_record import LeaseRecord, seconds_of
 from jobs.records.run_status import ClipInFlight, KindStatus, RunStatus
-from jobs.records.schema import FailureRecord, utc_iso
+from jobs.records.schema import FailureRecord
 from jobs.records.strict_json import from_dataclass
 from jobs.run.progress.console import print_log, print_plain
 from jobs.run.progress.in_flight import stage_text
@@ -119,11 +119,10 @@ def status_lines(output: OutputStatus, now: float, cost: OutputCost | None = Non
     ]
     if output.run_id is None:
         lines.append("  run          none so far")
-    elif output.run is None:
+    elif (run := output.run_by_store) is None:
         lines.append(f"  run          {output.run_id}, without a status so far")
     else:
-        by_store = replace(output.run, updated_at=utc_iso(output.run_written_at))
-        lines += run_lines(by_store, output.lease, now)
+        lines += run_lines(run, output.lease, now)
     if output.last_failures:
         attempts = counted(output.num_failures, "failed attempt")
         lines += ["", f"last {len(output.last_failures)} of {attempts}:"]

@@ -8,6 +8,7 @@ has lost digits.
 
 import re
 from dataclasses import dataclass
+from typing import Self
 
 from jobs.errors import RowValueError
 from jobs.text import shown
@@ -23,6 +24,30 @@ _PLACEHOLDER = re.compile(
     r"nan|none|null|nat|n/a|<na>|\\n|#[\w/]+[!?]|#n/a|#nv|err:[0-9]{3}", re.IGNORECASE
 )
 MAX_PLACEHOLDER_CHARACTERS = 7  # but those with # may be longer
+MAX_DIGITS = 640  # Python's own limit may be set as low as this
+
+
+class LongNumber(int):
+    """A whole number of more digits than Python reads: too large for every field, as is its value.
+
+    It is printed as it is written.
+    """
+
+    text: str
+
+    @classmethod
+    def of(cls, text: str) -> Self:
+        number = cls(text[: MAX_DIGITS // 2])
+        number.text = text
+        return number
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+def any_whole_number(text: str) -> int:
+    """Return a whole number of JSON, however long it is."""
+    return int(text) if len(text) <= MAX_DIGITS else LongNumber.of(text)
 
 
 def whole_number(word: str) -> int | None:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 
 from jobs.errors import RowValueError
+from jobs.manifest.tables.cells import any_whole_number
 
 SEPARATORS = {",": "','", ";": "';'", "\t": "a tab", "|": "'|'"}
 _KEY = re.compile(r"[ \t]*(?:-[ \t]+)?(\w+):(?:\s|$)")
@@ -129,6 +130,6 @@ def check_list_line(line: str, is_known: Callable[[str], bool] | None = None) ->
 
 def _is_object(line: str) -> bool:
     try:
-        return isinstance(json.loads(line), dict)
+        return isinstance(json.loads(line, parse_int=any_whole_number), dict)
     except (ValueError, RecursionError):
         return False

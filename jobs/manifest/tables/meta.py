@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from jobs.errors import RowValueError
+from jobs.manifest.tables.cells import LongNumber
 from jobs.text import shown
 from pipelines.errors import RequestError
 from pipelines.request import check_text
@@ -82,6 +83,8 @@ def make_meta(entries: Iterable[tuple[str, Any]]) -> dict[str, str]:
 def _text(name: str, value: Any) -> str:
     if value is None:
         return ""
+    if isinstance(value, LongNumber):
+        return repr(value)
     if isinstance(value, bool | int | float):
         return json.dumps(value)
     if not isinstance(value, str):

@@ -4,6 +4,7 @@ Decides what every configuration refuses. `model_config` has the schema of model
 `jobs.settings.run_config` that of runs. Loads without torch.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -19,6 +20,8 @@ from pipelines.regular_files import read_bounded
 MAX_CONFIG_BYTES = 100_000  # PyYAML takes a second for the worst of this size, 100 s for 1 MB
 MAX_DEPTH = 16  # lists and mappings inside one another; the schemas need four
 MAX_BITS = 64  # for a whole number
+# Python's own limit of digits may be set as low as 640.
+_TOO_LONG = re.compile(r"[-+]?[0-9][0-9_]{639,}(:[0-9:]*)?")
 _LOADER: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one of OmegaConf
 # The errors of reading, merging and checking.
 INVALID = (OmegaConfBaseException, YAMLError, ValueError, TypeError)
@@ -58,7 +61,7 @@ def _checked(texts: Sequence[str], read: Callable[[], DictConfig | ListConfig]) 
     """Return the result of `read`, which parses these texts as YAML."""
     try:
         for text in texts:
-            _check_depth(text)
+            _check_events(text)
         loaded = read()
         if isinstance(loaded, ListConfig):
             raise TypeError("it must hold keys and their values, not a list")
@@ -75,10 +78,11 @@ def _checked(texts: Sequence[str], read: Callable[[], DictConfig | ListConfig]) 
     return loaded
 
 
-def _check_depth(text: str) -> None:
-    """Refuse a deeply nested YAML, for which PyYAML's loader in C needs more stack than there is.
+def _check_events(text: str) -> None:
+    """Refuse a deeply nested YAML, and a number of more digits than Python reads.
 
-    The loader would end the process. Its parser, which reads one event after another, does not.
+    For the first PyYAML's loader in C needs more stack than there is, and would end the process.
+    Its parser, which reads one event after another, does not.
     """
     depth = 0
     for event in yaml.parse(text, Loader=_LOADER):
@@ -86,6 +90,11 @@ def _check_depth(text: str) -> None:
             depth += 1
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
+        elif isinstance(event, yaml.ScalarEvent) and _TOO_LONG.fullmatch(event.value):
+            raise ValueError(
+                f"a number must be below 2**{MAX_BITS} in size, not one of "
+                f"{len(event.value):,} digits"
+            )
         if depth > MAX_DEPTH:
             raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
 

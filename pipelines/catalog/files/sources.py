@@ -29,16 +29,21 @@ def model_paths(models_folder: Path | None = None) -> dict[str, Path]:
     """
     folders = [PACKAGED_CONFIGS / "models"]
     if usual := os.environ.get(MODELS_VARIABLE):
-        folders.append(_existing(Path(usual).expanduser(), f" of {MODELS_VARIABLE}"))
+        folders.append(_existing(Path(usual), f" of {MODELS_VARIABLE}"))
     if models_folder is not None:
         folders.append(_existing(models_folder, ""))
     return {path.stem: path for folder in folders for path in sorted(folder.glob("*.yaml"))}
 
 
 def _existing(folder: Path, origin: str) -> Path:
-    if not folder.is_dir():
-        raise ModelConfigError(f"the folder of models{origin} {folder} does not exist")
-    return folder
+    try:
+        found = folder.expanduser() if origin else folder  # a shell has expanded an option
+        is_there = found.is_dir()
+    except (OSError, RuntimeError) as error:  # a name that is too long, an unknown ~user
+        raise ModelConfigError(f"the folder of models{origin} {folder}: {error}") from error
+    if not is_there:
+        raise ModelConfigError(f"the folder of models{origin} {found} does not exist")
+    return found
 
 
 _HUB_ADDRESS = re.compile(
@@ -92,10 +97,12 @@ def resolve_source(source: str, path: Path) -> str | Path:
         return PACKAGED_WEIGHTS / source.removeprefix("package:")
     if _is_path(source):
         try:
-            return (path.parent / Path(source).expanduser()).resolve()
+            place = (path.parent / Path(source).expanduser()).resolve()
+            place.exists()  # reads the name, which `resolve` does not refuse
         # An unknown ~user, a null byte, a name that is too long.
         except (RuntimeError, ValueError, OSError) as error:
             raise ModelConfigError(f"{path}: source {source!r} is not a path: {error}") from error
+        return place
     return source
 
 

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from jobs.bench.paper.design import plan_clips, read_prompts, settings_of
+from jobs.cli.bench_paper import ended_by_report
 from jobs.cli.main import main
 from jobs.cli.pattern.command import EXIT_OK, EXIT_REFUSED
+from jobs.errors import RefusedError, StoppedError, UnwritableError
 from jobs.manifest.manifest import open_manifest
 from jobs.manifest.model_catalog import ModelCatalog
 from jobs.settings.run_config import StoreConfig
@@ -116,3 +118,31 @@ def test_a_set_and_a_model_must_be_named(capsys: pytest.CaptureFixture[str]) -> 
 
 def test_a_set_is_cut_at_the_limit(prompts: Path) -> None:
     assert [row["name"] for row in read_prompts(prompts, 2)] == ["circle-0", "circle-1"]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (r'{"prompt": "\ud800", "negative_prompt": "x"}', "1: prompt holds the control character"),
+        (r'{"prompt": "a", "negative_prompt": "\u001b"}', "1: negative_prompt holds the control"),
+        (
+            r'{"prompt": "a", "meta": {"note": "\udc80"}}',
+            "1: meta.note holds the control character",
+        ),
+        (r'{"prompt": "a", "guidance": {"\ud800": 1}}', "1: it holds half of a surrogate pair"),
+    ],
+)
+def test_a_text_that_a_plan_refuses_is_refused_with_its_line(
+    tmp_path: Path, line: str, message: str
+) -> None:
+    path = tmp_path / "set.jsonl"
+    path.write_text(f"{line}\n")
+    with pytest.raises(RefusedError) as caught:
+        read_prompts(path, None)
+    assert f"{path}:{message}" in str(caught.value)
+
+
+def test_a_report_that_cannot_be_written_in_the_end_stops_with_the_remedy() -> None:
+    message = "--report-only then writes the report alone"
+    with pytest.raises(StoppedError, match=message), ended_by_report():
+        raise UnwritableError("--report: cannot write x: No space left on device")

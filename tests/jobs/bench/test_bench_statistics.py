@@ -47,6 +47,10 @@ def test_a_difference_is_paired() -> None:
     assert -0.05 < found.low < found.high <= 0
 
 
+def test_four_clips_of_200_are_two_points_and_no_more() -> None:
+    assert difference(flags(193, 200), flags(197, 200)).value == -0.02
+
+
 def test_the_vectorised_bootstrap_equals_a_loop() -> None:
     generator = np.random.default_rng(5)
     ours, theirs = generator.random(40), generator.random(40) + 0.5

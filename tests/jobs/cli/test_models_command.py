@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from jobs.cli.main import main
 from jobs.cli.pattern.command import EXIT_OK, EXIT_REFUSED
 from jobs.description.first_yaml import first_yaml
-from pipelines.catalog.files.sources import PACKAGED_CONFIGS, PACKAGED_WEIGHTS
+from pipelines.catalog.files.sources import PACKAGED_CONFIGS, PACKAGED_WEIGHTS, resolve_source
 from pipelines.catalog.model_yaml import load_model_config
 from pipelines.errors import ModelConfigError, ModelFolderError, ModelNotFoundError
 from tests.builders import tiny, tiny_ltx2, tiny_wan
@@ -220,3 +220,18 @@ def test_a_missing_key_is_named_with_an_example_and_the_command_that_writes_it(
     with pytest.raises(ModelConfigError, match=rf"mine\.yaml: {message}") as caught:
         load_model_config(tmp_path / "mine.yaml")
     assert "nagfarm models --init FOLDER" in str(caught.value)
+
+
+def test_a_folder_of_an_impossible_name_is_refused_and_not_a_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "a" * 300
+    yaml = tmp_path / "mine.yaml"
+    for words in (["--models", name], ["--init", name]):
+        assert main(["models", *words]) == EXIT_REFUSED
+        assert "File name too long" in capsys.readouterr().err
+    monkeypatch.setenv("NAGFARM_MODELS", "~no-such-user/models")
+    assert main(["models"]) == EXIT_REFUSED
+    assert "the folder of models of NAGFARM_MODELS" in capsys.readouterr().err
+    with pytest.raises(ModelConfigError, match=r"is not a path: .*File name too long"):
+        resolve_source(f"./{name}", yaml)

@@ -89,7 +89,7 @@ def test_clips_that_agree_on_all_axes_stand_below_each_other(
     ("arguments", "message"),
     [
         (("x.gif",), "expected a file that ends in .png, .jpg"),
-        (("no/folder/x.png",), "cannot be written: No such file or directory"),
+        (("no/folder/x.png",), "no/folder/x.png: No such file or directory"),
         (("x.png", "--rows", "promt"), "--rows: unknown axis 'promt'; did you mean 'prompt'?"),
         (("x.png", "--frames", "0"), "--frames: expected 1 to 12, got 0"),
         (("x.png", "--clip", "none*"), "no committed clip is chosen"),

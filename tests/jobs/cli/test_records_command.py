@@ -1,7 +1,10 @@
 """`nagfarm records`: which files it writes, which it refuses to replace, and its exit codes."""
 
+import errno
+import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pyarrow.parquet import read_table
@@ -12,6 +15,7 @@ from jobs.records.commit import JSON, write_failure
 from jobs.records.keys import record_key
 from jobs.settings.run_config import StoreConfig
 from jobs.store.store import Store, open_store
+from jobs.tables import files
 from tests.builders.records import commit, failure_of
 from tests.builders.specs import spec
 
@@ -95,3 +99,41 @@ def test_an_object_without_a_row_is_named_and_ends_with_3(
     assert f"no row: records/{large.clip_id}.json: expected a whole number" in text
     assert f"no row: records/{'0' * 32}.json: not valid JSON" in text
     assert read_table("records.parquet").num_rows == 4
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("a" * 300, "File name too long; name another place"),
+        ("loop", "cannot write loop"),
+        ("~no-such-user/x", "home directory"),
+    ],
+)
+def test_a_path_that_no_file_can_have_is_refused_by_its_option(
+    store: Store, path: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("loop").symlink_to("loop")
+    text = called(capsys, store.uri, "--output", path, code=EXIT_REFUSED)
+    assert "--output" in text
+    assert message in text
+    assert [one.name for one in Path().iterdir()] == ["loop"]
+
+
+@pytest.mark.parametrize("failing", [1, 2])
+def test_a_full_disk_leaves_nothing_and_the_remedy_is_space(
+    store: Store, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, failing: int
+) -> None:
+    opened: list[str] = []
+
+    def full(path: Path, *_: object) -> object:
+        opened.append(str(path))
+        path.touch()
+        if len(opened) == failing:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return open_writer(path, *_)
+
+    open_writer: Any = files._open_writer
+    monkeypatch.setattr(files, "_open_writer", full)
+    text = called(capsys, store.uri, code=EXIT_REFUSED)
+    assert "No space left on device; free space there" in text
+    assert list(Path().iterdir()) == []

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -27,6 +28,7 @@ from jobs.settings.run_config import StoreConfig
 from jobs.store.store import Store, open_store
 from jobs.store.uri import StoredObject
 from jobs.text import duration
+from jobs.watch.seen import end_of, read_seen
 from jobs.watch.wording import run_state_text
 from tests.builders.records import AT_S, RUN_ID, failure_of, quarantine_of, record_of
 from tests.builders.statuses import CLIP_ID, status_of
@@ -56,6 +58,26 @@ def write_status_at(store: Store, status: RunStatus, at_s: float = AT_S) -> None
 
 def shown(store: Store, now: float) -> str:
     return "\n".join(status_lines(read_output_status(store), now))
+
+
+@pytest.mark.parametrize("at_s", [1e12, -1e12, -1.0])
+def test_a_time_that_no_clock_shows_is_unknown_and_the_drivers_own_stands(
+    store: Store, monkeypatch: pytest.MonkeyPatch, at_s: float
+) -> None:
+    """A program may set the time of a file to any number, on file systems that keep it."""
+    write_run(store, RUN_ID, "run.json", {})
+    write_status_at(store, status_of("rendering"))
+    entries = store.entries
+
+    def strange(prefix: str = "") -> Iterator[StoredObject]:
+        return (dataclasses.replace(one, modified_at=at_s) for one in entries(prefix))
+
+    monkeypatch.setattr(store, "entries", strange)
+    assert read_output_status(store).run_written_at is None
+    assert "rendering, last heartbeat 30 s ago" in shown(store, AT_S + 30)
+    found = read_seen(store)
+    assert found.by_store == status_of("rendering")
+    assert end_of(found, AT_S + 30) is None
 
 
 # the state of a run

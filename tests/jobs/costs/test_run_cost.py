@@ -46,12 +46,30 @@ def test_a_cost_comes_back_as_it_was_written() -> None:
         ),
         (lambda: replace(row(1.0), wasted_hours={"denoise": 0.0}), "expected one of failed, lost"),
         (lambda: row(1.0, load=-0.5), "hours must be at least 0"),
+        (lambda: row(1.0, -2.0), "prices must be at least 0"),
+        (lambda: replace(COST, wasted_share=1.5), "wasted_share must be 0 to 1, not 1.5"),
+        (lambda: replace(COST, unpriced_hours=9.0), "unpriced_hours is 9, and its parts add up to"),
+        (lambda: replace(COST, price=None), "price is 0, and its parts add up to 24.8"),
     ],
 )
 def test_a_cost_whose_parts_are_not_the_whole_is_refused(cost: object, message: str) -> None:
     assert callable(cost)
     with pytest.raises(RecordError, match=message):
         cost()
+
+
+@pytest.mark.parametrize(
+    "cost",
+    [
+        RunCost.of((row(2e12, None),), ""),
+        RunCost.of((replace(row(1.0), price=1e28),), ""),
+        RunCost.of((replace(row(1.0), price_per_device_hour=1e16),), ""),
+    ],
+)
+def test_a_cost_that_no_run_can_have_is_beyond_the_limits(cost: RunCost) -> None:
+    COST.check_limits()
+    with pytest.raises(RecordError, match=r"must be 0 to 1e\+"):
+        cost.check_limits()
 
 
 def test_the_cost_of_several_runs_adds_up() -> None:
@@ -124,7 +142,10 @@ def test_a_device_has_the_price_of_the_longest_name_that_its_own_holds(
     [
         ("costs.currency='U S'", "costs.currency must be at most 8 letters"),
         ("costs.price_per_device_hour=-1", "costs.price_per_device_hour must be at least 0"),
-        ("costs.prices={H100: -2}", "a number of at least 0, such as H100: 2.50, got 'H100'"),
+        ("costs.prices={H100: -2}", r"number of at least 0, such as H100: 2.50, .* got 'H100': -2"),
+        ("costs.prices={H100: 2e15}", r"and at most 1e\+15, got 'H100': 2000000000000000"),
+        ("costs.prices={H100: .inf}", "got 'H100': inf"),
+        ("costs.price_per_device_hour=1e16", r"must be at most 1e\+15, got 1e\+16"),
         ("costs.prices={' ': 2}", "expected the name of a device"),
     ],
 )

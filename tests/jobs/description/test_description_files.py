@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -147,7 +148,7 @@ def test_runs_that_fetch_the_same_at_once_do_not_take_it_from_each_other(
 
     def rename_second(source: Path, target: Path) -> Path:
         monkeypatch.undo()
-        partial = source.rename(source.with_name("other"))  # the id of the process is in the name
+        partial = source.rename(source.with_name("other"))
         save_description(DESCRIPTION, CONTENTS, tmp_path)
         return rename(partial, target)
 
@@ -176,3 +177,12 @@ def test_a_folder_that_is_no_description_is_never_replaced(tmp_path: Path) -> No
     with pytest.raises(RefusedError, match=r"mine\.described cannot be written"):
         save_description(DESCRIPTION, CONTENTS, tmp_path)
     assert [path.name for path in tmp_path.rglob("*")] == ["mine.described", "notes.txt"]
+
+
+def test_what_others_planted_beside_it_stays(tmp_path: Path) -> None:
+    foreign = tmp_path / f".mine.described.{os.getpid()}.partial"
+    foreign.mkdir()
+    (foreign / "notes.txt").touch()
+    folder = save_description(DESCRIPTION, CONTENTS, tmp_path)
+    assert (foreign / "notes.txt").exists()
+    assert sorted(tmp_path.iterdir()) == [foreign, folder]

@@ -89,7 +89,7 @@ YAML_CASES: dict[str, tuple[str | bytes, int, str]] = {
         (HEAD + "defaults: {fps: .nan}\n", 3, "fps must be a finite number, not the number nan"),
     "infinity":
         (HEAD + "defaults: {fps: .inf}\n", 3, "fps must be a finite number, not the number inf"),
-    "huge int": (HEAD + f"defaults: {{seed: {'9' * 900}}}\n", 3, "not a number of 2990 bits"),
+    "huge int": (HEAD + f"defaults: {{seed: {'9' * 900}}}\n", 3, "not a number of 900 digits"),
     "huger int": (HEAD + f"defaults: {{seed: {'9' * 9000}}}\n", 3,
         "seed must be a whole number or random, not the text '999"),
     "null": (HEAD + "defaults:\n  seed:\n", 4,
@@ -405,7 +405,18 @@ JSONL_CASES: dict[str, tuple[str | bytes, int, str]] = {
     "-Infinity": ('{"prompt": "a", "fps": -Infinity}\n', 1, "-Infinity is not a number"),
     "overflow":
         ('{"prompt": "a", "fps": 1e999}\n', 1, "fps must be a finite number, not the number inf"),
-    "big int": ('{"prompt": "a", "seed": 1%s}\n' % ("0" * 5000), 1, "Exceeds the limit"),
+    "big int": ('{"prompt": "a", "seed": 1%s}\n' % ("0" * 5000), 1,
+        "seed must be at most 9223372036854775807 in size, not a number of 5,001 digits"),
+    "big negative int for a float": ('{"prompt": "a", "fps": -%s}\n' % ("9" * 5000), 1,
+        "fps must be a finite number, not the number -9999"),
+    "big int for a text": ('{"prompt": %s}\n' % ("9" * 5000), 1,
+        "prompt must be text, not the number 9999"),
+    "big int in an unknown field":
+        ('{"prompt": "a", "stepps": %s}\n' % ("9" * 5000), 1, "unknown field 'stepps'"),
+    "big int for a LoRA": ('{"prompt": "a", "loras": {"x": %s}}\n' % ("9" * 5000), 1, "loras"),
+    "big int alone": ("9" * 5000 + "\n", 1, 'a red circle"}, not 9999'),
+    "big int among notes":
+        ('{"prompt": "a", "meta.shot": %s}\n' % ("9" * 30_000), 1, "meta has 30,004 characters"),
     "big int for a float":
         ('{"prompt": "a", "fps": 1%s}\n' % ("0" * 400), 1, "fps must be at most"),
     "number as text": ('{"prompt": "a", "num_frames": "17"}\n', 1,

@@ -277,6 +277,13 @@ def test_notes_are_texts_in_every_format_and_no_part_of_the_clip(
     assert spec.clip_id == bare.clip_id
 
 
+def test_a_note_keeps_all_digits_of_a_number_that_python_does_not_read(
+    write: Write, catalog: FakeCatalog
+) -> None:
+    (spec,) = read(write("a.jsonl", f'{{"prompt": "a", "meta.n": -{"9" * 5000}}}'), catalog)
+    assert spec.meta == {"n": "-" + "9" * 5000}
+
+
 def test_the_notes_of_a_clip_replace_those_of_the_defaults(
     write: Write, catalog: FakeCatalog
 ) -> None:

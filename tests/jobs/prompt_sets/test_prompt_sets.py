@@ -115,6 +115,8 @@ def test_pairs_come_in_the_forms_that_files_have(
     ("words", "content", "message"),
     [
         (["pairs", "a.json"], {"prompt": "x"}, "expected a list of objects, got dict"),
+        (["pairs", "a.json"], [], "expected a pair or more, got none"),
+        (["pairs", "a.csv"], "prompt,negative\n", "expected a pair or more, got none"),
         (["pairs", "a.json"], [1], "entry 1: expected an object, got 1"),
         (["pairs", "a.json"], [{"prompt": "x"}], "entry 1: expected negative_prompt or negative"),
         (
@@ -161,3 +163,44 @@ def test_the_manifest_is_one_that_a_plan_takes(tmp_path: Path, catalog: Any) -> 
     assert [one.request.sampling.seed for one in specs] == list(range(5, 17))
     assert {one.request.negative_prompt for one in specs} == {"text, blurry"}
     assert {one.meta["unwanted"] for one in specs} == {"text, blurry"}
+
+
+def test_a_planted_name_is_neither_written_through_nor_removed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    victim, path = written(tmp_path / "victim.txt", "mine"), tmp_path / "set.jsonl"
+    link, foreign = tmp_path / ".set.jsonl.partial", written(tmp_path / ".o2.jsonl.partial", "x")
+    link.symlink_to(victim)
+    assert main(["prompts", "objects", "--output", str(path), "--limit", "1"]) == EXIT_OK
+    assert (victim.read_text(), path.is_symlink(), link.is_symlink()) == ("mine", False, True)
+    there = written(tmp_path / "o2.jsonl", "mine")
+    assert main(["prompts", "objects", "--output", str(there)]) == EXIT_REFUSED
+    assert (there.read_text(), foreign.read_text()) == ("mine", "x")
+    capsys.readouterr()
+    dangling = tmp_path / "link.jsonl"
+    dangling.symlink_to(tmp_path / "nothing")
+    assert main(["prompts", "objects", "--output", str(dangling)]) == EXIT_REFUSED
+    assert "link.jsonl is there already" in capsys.readouterr().err
+    assert not (tmp_path / "nothing").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--opening", "a\udcff"], "--opening: the text holds the control character U+DCFF"),
+        (["--opening", "a\x1b[31m"], "--opening: the text holds the control character U+001B"),
+        (["--opening", "a" * 2001], "--opening: expected at most 2,000 characters, got 2,001"),
+        (["--negative-prompt", "\x07"], "--negative-prompt: the text holds the control character"),
+        (["--output", "."], "--output: expected a file, '.' is a folder"),
+        (["--output", ""], "--output: expected a file, '.' is a folder"),
+        (["--output", "a" * 300], "File name too long"),
+    ],
+)
+def test_an_option_that_a_plan_would_refuse_is_refused_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    words: list[str], message: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    assert main(["prompts", "objects", "--output", "set.jsonl", *words]) == EXIT_REFUSED
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

@@ -10,7 +10,7 @@ from jobs.errors import RecordError
 from jobs.records.commit import upload_clip
 from jobs.records.keys import list_keys, name_key, record_key
 from jobs.records.names import NameRecord, count_names, mp4_keys, record_names
-from jobs.records.strict_json import load, to_dataclass
+from jobs.records.strict_json import dump, load, to_dataclass
 from jobs.upkeep.audit import AuditParams, audit_output
 from tests.builders.records import commit
 from tests.builders.specs import spec
@@ -50,6 +50,18 @@ def test_further_names_of_committed_clips_are_recorded_and_no_others() -> None:
     assert record_names(store, wanted) == 0
     assert store.get(name_key(CIRCLE.clip_id, "second")) == found
     assert not any(clip.findings for clip in audit_output(store, AuditParams(store.now())))
+
+
+def test_a_record_whose_times_add_up_to_infinity_gets_no_name_and_stops_no_other() -> None:
+    store = MemoryStore()
+    for clip in (CIRCLE, SQUARE):
+        commit(store, clip)
+    key = record_key(CIRCLE.clip_id)
+    document = load(store.get(key))
+    step = {"stage": "denoise", "started_at": 0.0, "duration_s": 1.2e308, "step": 0}
+    store.put(key, dump(document | {"timings": [step, step]}), "application/json")
+    assert record_names(store, [replace(clip, name="new") for clip in (CIRCLE, SQUARE)]) == 1
+    assert index(store) == [(SQUARE.clip_id, "new")]
 
 
 def test_a_name_in_the_index_costs_no_reading() -> None:

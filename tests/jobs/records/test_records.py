@@ -153,6 +153,9 @@ def change(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
     return apply
 
 
+TIMING = {"stage": "denoise", "started_at": 0.0, "duration_s": 1.0, "step": 0}
+
+
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
@@ -203,6 +206,22 @@ def change(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
         (change("request.vsf.vsf_scale", -1), r"request\.vsf: vsf_scale"),
         (change("parallel.ulysses", 0), r"parallel: parallel\.ulysses must be at least 1, not 0"),
         (change("request.fps", 10**400), r"request\.fps must be float, not 1000"),
+        (change("num_bytes", 10**400), "num_bytes must be at most 9223372036854775807 in size"),
+        (change("num_bytes", -(2**63)), "num_bytes must be at most 9223372036854775807 in size"),
+        (change("worker.pid", 2**63), r"worker\.pid must be at most 9223372036854775807"),
+        (
+            change(
+                "audio", {"codec": "aac", "sample_rate": 10**400, "channels": 2, "duration_s": 1}
+            ),
+            r"audio\.sample_rate must be at most",
+        ),
+        (change("device_time.idle_s", 1.7e308), r"device_time\.idle_s must be at most 25340.*sec"),
+        (
+            change("timings", [TIMING | {"duration_s": -1.2e308}]),
+            r"timings\[0\]\.duration_s must be",
+        ),
+        (change("timings", [TIMING | {"started_at": 10**13}]), r"timings\[0\]\.started_at must be"),
+        (change("timings", [TIMING | {"step": 10**30}]), r"timings\[0\]\.step must be at most"),
         (change("parallel.ring", "2"), r"parallel\.ring must be int, not '2'"),
         (change("parallel.across_hosts", 1), r"parallel\.across_hosts must be bool, not 1"),
         (change("parallel", None), "parallel must be an object"),
@@ -223,6 +242,22 @@ def test_a_record_that_is_not_as_documented_is_refused(
     edit(document)
     with pytest.raises(RecordError, match=message):
         ClipRecord.from_json(json.dumps(document).encode())
+
+
+def test_a_record_whose_times_add_up_to_infinity_is_refused(record: ClipRecord) -> None:
+    document = json.loads(record.to_json())
+    document["timings"] = [TIMING | {"duration_s": 1.2e308}] * 2
+    with pytest.raises(
+        RecordError, match=r"timings\[0\]\.duration_s must be at most 253402300799 s"
+    ):
+        ClipRecord.from_json(json.dumps(document).encode())
+
+
+def test_a_record_may_have_the_largest_seed_and_size(record: ClipRecord) -> None:
+    sampling = dataclasses.replace(record.request.sampling, seed=2**63 - 1)
+    request = dataclasses.replace(record.request, sampling=sampling)
+    largest = dataclasses.replace(record, request=request, num_bytes=2**63 - 1)
+    assert ClipRecord.from_json(largest.to_json()) == largest
 
 
 def test_the_record_of_a_group_comes_back_as_it_was(record: ClipRecord) -> None:
@@ -249,6 +284,7 @@ def test_a_failure_and_a_quarantine_of_another_version_are_refused(version: obje
         (b'{"a": 1, "a": 2}', "occurs twice"),
         (b'{"a": NaN}', "NaN is not a JSON number"),
         (b"[" * 100_000, "not valid JSON"),
+        (b'{"a": -' + b"9" * 5000 + b"}", "a whole number has 5,001 digits; at most 640 are read"),
     ],
 )
 def test_content_that_is_not_a_json_object_is_refused(content: bytes, message: str) -> None:

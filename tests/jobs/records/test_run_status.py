@@ -1,4 +1,5 @@
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from jobs.records.run_status import (
     read_status,
     write_status,
 )
+from jobs.records.strict_json import from_dataclass, to_dataclass
 from jobs.settings.run_config import StoreConfig
 from jobs.store.store import Store, open_store
 from jobs.timetable.dated_output import OutputDay
@@ -100,6 +102,43 @@ def test_a_run_without_a_status_is_named(store: Store) -> None:
 def test_an_impossible_status_is_refused(field: str, value: object, message: str) -> None:
     with pytest.raises(RecordError, match=message):
         dataclasses.replace(STATUS, **{field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("num_committed", 10**400, "num_committed must be at most 9223372036854775807 in size"),
+        ("num_log_bytes_dropped", 2**63, "num_log_bytes_dropped must be at most 9223372036854775"),
+        ("elapsed_s", 1.7e308, "elapsed_s must be at most 253402300799 seconds"),
+        ("eta_s", 1e12, "eta_s must be at most 253402300799 seconds"),
+    ],
+)
+def test_a_number_beyond_every_count_and_calendar_is_refused(
+    field: str, value: object, message: str
+) -> None:
+    document = json.loads(STATUS.to_json()) | {field: value}
+    with pytest.raises(RecordError, match=message):
+        RunStatus.from_json(json.dumps(document).encode())
+
+
+def test_the_totals_of_a_summary_are_times_too() -> None:
+    summary = RunSummary.of(STATUS, {"denoise": 1e11}, 0)
+    document = from_dataclass(summary)
+    assert to_dataclass(RunSummary, document) == summary
+    document["stage_totals_s"]["decode"] = 1.7e308
+    with pytest.raises(RecordError, match=r"stage_totals_s\.decode must be at most .* seconds"):
+        to_dataclass(RunSummary, document)
+
+
+def test_a_lease_of_a_process_with_hundreds_of_digits_is_refused() -> None:
+    at = STATUS.updated_at
+    lease = LeaseRecord("run-1", LeaseOwner("host-a", 7), at, at, at, is_released=False)
+    assert LeaseRecord.from_json(lease.to_json()) == lease
+    content = lease.to_json().replace(b'"pid": 7', b'"pid": 1' + b"0" * 400)
+    with pytest.raises(
+        RecordError, match=r"owner\.pid must be at most 9223372036854775807 in size"
+    ):
+        LeaseRecord.from_json(content)
 
 
 def test_an_unknown_state_of_a_run_is_refused(store: Store) -> None:

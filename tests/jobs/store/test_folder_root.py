@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from jobs.errors import StoreUnavailableError
+from jobs.errors import StoreRefusedError, StoreUnavailableError
 from jobs.store.folder_root import MARK_FILE
 from jobs.store.folder_store import FolderStore
 from jobs.store.uri import FolderLocation
@@ -279,3 +279,11 @@ def test_no_write_reaches_the_disk_below_a_share_that_comes_and_goes(
         assert done <= set(FolderStore(FolderLocation(kept / "out")).keys(""))
     finally:
         subprocess.run(["/bin/umount", "--lazy", kept], check=True)
+
+
+@pytest.mark.parametrize("below", ["", "x", "x/y"])
+def test_an_output_whose_folder_is_a_file_has_no_list(tmp_path: Path, below: str) -> None:
+    (tmp_path / "file").touch()
+    store = FolderStore(FolderLocation(tmp_path / "file" / below))
+    with pytest.raises(StoreRefusedError, match="a file is in the place of a folder"):
+        list(store.entries("records/"))

@@ -8,7 +8,7 @@ have no rights of their own.
 import json
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,17 @@ from jobs.records.commit import (
     write_quarantine,
     write_run,
 )
-from jobs.records.keys import RUN_FILE, input_key, latents_key, record_key, thumbnail_key
+from jobs.records.keys import (
+    PREFIXES,
+    RUN_FILE,
+    KeyKind,
+    input_key,
+    latents_key,
+    name_key,
+    record_key,
+    score_key,
+    thumbnail_key,
+)
 from jobs.records.lease import Lease
 from jobs.records.schema import FailureRecord, QuarantineRecord
 from jobs.settings.run_config import StoreConfig
@@ -42,8 +52,9 @@ from jobs.store.s3_remedies import REMEDIES_OF_VERB
 from jobs.store.store import Store, open_store, read_object
 from jobs.types import ClipDone, ClipFailed
 from jobs.upkeep.audit import AuditParams, audit_output
-from jobs.upkeep.garbage import find_garbage, remove_garbage
+from jobs.upkeep.garbage import REASONS, find_garbage, remove_garbage
 from jobs.upkeep.input_garbage import find_unnamed_inputs, remove_unnamed_inputs
+from jobs.upkeep.pruning import ORDER
 from jobs.worker.clip_worker import ClipWorker
 from tests.builders.specs import setup_for, spec
 
@@ -95,12 +106,14 @@ def without(statements: list[Statement], grant: tuple[str, str]) -> list[Stateme
 RENDERING = documented("Rendering")
 READING = documented("Reading results")
 CLEANING = RENDERING + documented("Cleaning up")
+PRUNING = CLEANING + documented("Pruning")
 # one identity for each grant of the policy for rendering, which lacks that grant alone
 LACKING = {f"lacking-{number}": grant for number, grant in enumerate(sorted(grants(RENDERING)))}
 POLICIES = {
     "renderer": RENDERING,
     "reader": READING,
     "cleaner": CLEANING,
+    "pruner": PRUNING,
     **{name: without(RENDERING, grant) for name, grant in LACKING.items()},
 }
 
@@ -304,6 +317,7 @@ def test_only_the_policy_for_cleaning_up_removes_clips_and_latents(
         thumbnail_key(clip_id, "0" * 64),
         f"access-check-{'0' * 16}",
         input_key("0" * 64),
+        score_key(clip_id, "motion", "0" * 16),
     }
     become("renderer")
     store = open_store(OUTPUT, FAST)
@@ -324,6 +338,36 @@ def test_only_the_policy_for_cleaning_up_removes_clips_and_latents(
     assert not left_over & set(store.keys(""))
     assert done.clip_id not in quarantined_ids(store)
     assert store.exists(read_record(store, done.clip_id).key)
+
+
+@pytest.mark.parametrize(
+    ("policy", "kinds"), [(CLEANING, REASONS), (PRUNING, ORDER)], ids=["gc", "prune"]
+)
+def test_a_policy_covers_every_kind_of_object_that_its_command_removes(
+    policy: list[Statement], kinds: Iterable[KeyKind]
+) -> None:
+    removable = [on for action, on in grants(policy) if action == "s3:DeleteObject"]
+    for kind in kinds:
+        prefix = f"arn:aws:s3:::renders/spring/{PREFIXES[kind]}"
+        assert any(resource.startswith(prefix) for resource in removable), kind
+
+
+def test_only_the_policy_for_pruning_removes_records_and_names(
+    become: Callable[[str], None],
+) -> None:
+    clip_id = "2" * 32
+    keys = (record_key(clip_id), name_key(clip_id, "sunrise"))
+    become("cleaner")
+    store = open_store(OUTPUT, FAST)
+    for key in keys:
+        store.put(key, b"{}", "application/json")
+        with pytest.raises(StoreRefusedError, match=REFUSED):
+            store.delete(key)
+    become("pruner")
+    store = open_store(OUTPUT, FAST)
+    for key in keys:
+        store.delete(key)
+        assert not store.exists(key)
 
 
 def test_the_policy_for_reading_reads_and_changes_nothing(
