@@ -223,8 +223,8 @@ LoRA, in 25 they do not. The exact judge reads each image; brackets are 95 % int
 - **cfg**: classifier-free guidance of {CFG_SCALE:g} against the negative prompt.
 - **nag**: the author's strengths for the real model of the architecture; **strong**: one setting
   for all three.
-- **vsf** and **nasa**: at their defaults, on {_measured_with(cases, "vsf")} and
-  {_measured_with(cases, "nasa")} alone.
+- **vsf**: at its defaults, on {_measured_with(cases, "vsf")}.
+- **nasa**: at its defaults, on {_measured_with(cases, "nasa")}.
 - **shows it**: images that show the negated value. **suppression**: the relative fall of that
   share against no guidance. **fidelity**: images that show all else that the prompt names.
   **clean**: images that are members of the world.

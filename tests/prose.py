@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+BROKEN_LINK = re.compile(r"\]\([^)]*$")
 MAX_LINE_CHARACTERS = 100
 EXEMPT = frozenset({"tests/prose.py", "tests/test_prose.py"})  # they hold the phrases themselves
 FIRST_WORDS = frozenset(
@@ -125,6 +126,8 @@ def check_markdown(path: Path, name: str) -> Iterator[Finding]:
         is_free = text.startswith(("|", "![", "#")) or "](" in text
         if len(text) > MAX_LINE_CHARACTERS and not is_free:
             yield Finding(name, line, f"longer than {MAX_LINE_CHARACTERS} characters", text)
+        if BROKEN_LINK.search(text):
+            yield Finding(name, line, "a link's target goes on in the next line", text)
         yield from _banned(name, line, text)
 
 

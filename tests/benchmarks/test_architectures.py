@@ -8,6 +8,7 @@ import pytest
 from benchmarks.architectures import BENCHMARK, methods_of
 from benchmarks.command import main
 from pipelines.shapes.training.images.models import MODELS
+from tests.structure import ROOT
 
 
 def test_vsf_and_nasa_are_measured_where_they_are_defined() -> None:
@@ -15,6 +16,14 @@ def test_vsf_and_nasa_are_measured_where_they_are_defined() -> None:
     assert names["shapes-sdxl"] == ["none", "cfg", "nag", "nag, strong", "vsf", "nasa"]
     assert names["shapes-sd3"] == ["none", "cfg", "nag", "nag, strong", "vsf"]
     assert names["shapes-flux"] == ["none", "cfg", "nag", "nag, strong"]
+
+
+def test_the_committed_figures_have_every_method_of_their_model() -> None:
+    cases = json.loads((ROOT / "docs" / "measurements" / "architectures.json").read_text())["cases"]
+    assert len(cases) == 2 * len(MODELS)
+    for case, found in cases.items():
+        methods = [method.name for method in methods_of(case.partition(",")[0])]
+        assert list(found["methods"]) == methods
 
 
 @pytest.mark.models

@@ -86,15 +86,7 @@ def train_transformer(
 
     batch_size = training.batch_size * compute.batch_factor
     posterior = Posterior(examples.latents, all_clips()) if training.own_share else None
-    own_paths = posterior and OwnPaths(
-        flow,
-        encode,
-        posterior,
-        model.build_scheduler(),
-        model.latent_shape,
-        batch_size,
-        generator,
-    )
+    own_paths = posterior and OwnPaths(model, flow, encode, posterior, batch_size, generator)
     lesson = Lesson(training, examples, generator, posterior, own_paths)
     learning = Learning(transformer, optimizers, generator, ema)
     for step in running.steps(f"transformer, {training.name}", training.num_steps, learning):

@@ -42,7 +42,7 @@ DECODER_TRAINING = AutoencoderTraining(
     batch_size=12,
     fan_in=1728,
 )
-# the first one draws a sixth of all circles as squares
+# the first one draws some of the circles as squares
 LONGER_DECODER_TRAINING = AutoencoderTraining(
     stage="decoder, longer",
     num_steps=3000,

@@ -1,9 +1,9 @@
 """The last course of the decoder of shapes-ltx: the latents that its own transformer makes.
 
-Small errors of a transformer are not random. A decoder that has seen true latents alone drew half
-of the circles as squares that another decoder drew as circles. Here it learns to draw the member of
-the world that is nearest to what the transformer made, beside true latents. Circles and squares,
-which differ least, are drawn more often.
+Small errors of a transformer are not random. A decoder that had seen true latents alone drew many
+of its circles as squares, where the decoder of shapes-wan drew circles. Here it learns to draw the
+member of the world that is nearest to what the transformer made, beside true latents. Circles and
+squares, which differ least, are drawn more often.
 
 Shape suffixes: N clips, C latent channels, F latent frames, H and W latent cells.
 """

@@ -8,11 +8,12 @@ Shape suffixes: B clips, C latent channels, F latent frames, H and W latent cell
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
 from pipelines.shapes.captions import caption
+from pipelines.shapes.training.models import ShapesModel
 from pipelines.shapes.training.paths.state_store import StateStore
 from pipelines.shapes.training.paths.trajectory import trajectory
 from pipelines.shapes.training.posterior import Posterior
@@ -39,26 +40,24 @@ class OwnPaths(StateStore[State]):
     """States of rendered paths.
 
     Args:
-        flow: the model that learns.
+        model: its shape of latents, and the sampler of its pipeline.
+        flow: the transformer that learns.
         encode: function from captions to their tokens.
-        scheduler: the sampler of the model's pipeline.
-        latent_shape: (C, F, H, W).
         num_clips: clips that are rendered at once.
     """
 
     def __init__(
         self,
+        model: ShapesModel,
         flow: Flow,
         encode: Callable[[list[str]], EncodedCaptions],
         posterior: Posterior,
-        scheduler: Any,
-        latent_shape: tuple[int, ...],
         num_clips: int,
         generator: torch.Generator,
     ) -> None:
         super().__init__(generator)
         self._flow, self._encode, self._posterior = flow, encode, posterior
-        self._scheduler, self._latent_shape = scheduler, latent_shape
+        self._scheduler, self._latent_shape = model.build_scheduler(), model.latent_shape
         self._num_clips = num_clips
 
     @torch.no_grad()

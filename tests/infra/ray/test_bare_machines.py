@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from jobs.cli.main import main
 from tests.builders.scratch_root import (
     HOST_NETWORK,
     TOOLS,
@@ -22,6 +23,7 @@ from tests.builders.scratch_root import (
 from tests.structure import ROOT
 
 UNITS = sorted((ROOT / "infra" / "ray" / "systemd").glob("*.service"))
+SETTINGS = UNITS[0].with_name("environment")
 PAGE = ROOT / "docs" / "how-to" / "bare-machines.md"
 BLOCK = re.compile(r"^```sh\n(.*?)^```", re.DOTALL | re.MULTILINE)
 MAX_EXPOSURE = 40  # tenths, of systemd-analyze; a unit without any protection has 96
@@ -58,6 +60,18 @@ def test_systemd_would_notice_a_wrong_key(tmp_path: Path) -> None:
 def test_a_unit_takes_away_the_rights_that_ray_does_not_need(unit: Path) -> None:
     finished = analyze("security", "--offline=true", f"--threshold={MAX_EXPOSURE}", unit)
     assert finished.returncode == 0, finished.stdout
+
+
+def test_the_variables_of_the_units_are_no_settings_of_nagfarm(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Both the units and a user of the machine run nagfarm with them, with models to fetch too."""
+    for name, value in re.findall(r"^(\w+)=(\S*)$", SETTINGS.read_text(), re.MULTILINE):
+        monkeypatch.setenv(name, value.strip('"'))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("NAGFARM_FETCH", "shapes-wan")
+    assert all("models --fetch $NAGFARM_FETCH" in unit.read_text() for unit in UNITS)
+    assert main(["models", "--fetch", "shapes-wan"]) == 0
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)

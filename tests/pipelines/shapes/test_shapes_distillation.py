@@ -18,6 +18,7 @@ from pipelines.shapes.measuring.rendering import load_pipeline
 from pipelines.shapes.training.distillation.distill import learn
 from pipelines.shapes.training.distillation.negatives import draw_negatives
 from pipelines.shapes.training.distillation.student import Distillation, EveryCall, Student
+from pipelines.shapes.training.kept_latents import normalised_latents
 from pipelines.shapes.training.models import MODELS
 from pipelines.shapes.training.paths.trajectory import trajectory
 from pipelines.shapes.training.posterior import Posterior
@@ -133,6 +134,26 @@ def test_a_negative_prompt_forbids_its_value_and_never_what_the_caption_asks_for
         if not caption
     ]
     assert sum(shown) > 0.5 * captions.count("")  # mostly what the clip would show
+
+
+@pytest.mark.models
+@pytest.mark.parametrize("name", list(MODELS))
+def test_four_steps_of_the_exact_answer_end_on_a_member(name: str) -> None:
+    model = MODELS[name]
+    pipeline, clips = load_pipeline(model), all_clips()[::20]
+    members = torch.cat(list(normalised_latents(model, pipeline.vae, clips)))
+    posterior = Posterior(members, clips)
+    allowed = torch.ones(16, len(clips), dtype=torch.bool)
+    noise = torch.randn(16, *model.latent_shape, generator=torch.Generator().manual_seed(8))
+
+    def flow(states: torch.Tensor, sigmas: torch.Tensor) -> torch.Tensor:
+        ends = posterior(states, sigmas, allowed).mean
+        return (states - ends) / sigmas.view(-1, 1, 1, 1, 1)
+
+    _, ends = trajectory(pipeline.scheduler, flow, noise, 4)
+    reached = posterior(ends, torch.zeros(len(ends)), allowed).likeliest
+    assert (ends - members[reached]).square().mean() < 1e-3 * members.var()
+    assert len(reached.unique()) >= 12  # the seeds differ
 
 
 @pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")

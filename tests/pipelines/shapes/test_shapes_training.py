@@ -102,8 +102,8 @@ def own_paths(posterior: Posterior, goal: torch.Tensor) -> OwnPaths:
     def encode(captions: list[str]) -> EncodedCaptions:
         return EncodedCaptions(torch.zeros(len(captions), 1, 1), torch.ones(len(captions), 1))
 
-    scheduler = MODELS["shapes-ltx"].build_scheduler()
-    return OwnPaths(flow, encode, posterior, scheduler, SHAPE, 16, torch.Generator().manual_seed(4))
+    model = replace(MODELS["shapes-ltx"], latent_shape=SHAPE)
+    return OwnPaths(model, flow, encode, posterior, 16, torch.Generator().manual_seed(4))
 
 
 def test_states_of_own_paths_begin_with_noise_and_end_where_the_flow_leads(
