@@ -96,7 +96,7 @@ def test_an_object_without_a_row_is_named_and_ends_with_3(
     store.put(record_key(large.clip_id), large.to_json(), JSON)
     store.put(record_key("0" * 32), b"{", JSON)
     text = called(capsys, store.uri, code=EXIT_FINDINGS)
-    assert f"no row: records/{large.clip_id}.json: expected a whole number" in text
+    assert f"no row: records/{large.clip_id}.json: peak_memory_bytes must be at most" in text
     assert f"no row: records/{'0' * 32}.json: not valid JSON" in text
     assert read_table("records.parquet").num_rows == 4
 

@@ -307,8 +307,8 @@ def test_values_that_no_table_can_hold_cost_one_row_and_no_table(tmp_path: Path)
     found = tables_of(store, tmp_path)
     lost = {one.clip_id: one.message for one in found if isinstance(one, Unreadable)}
     assert lost.keys() == {large.clip_id, late.clip_id}
-    assert "at most 64 bits" in lost[large.clip_id]
-    assert "years 1 to 9999" in lost[late.clip_id]
+    assert "peak_memory_bytes must be at most" in lost[large.clip_id]
+    assert "started_at must be at most" in lost[late.clip_id]
     rows = {row["clip_id"]: row for row in rows_of(tmp_path)}
     assert rows.keys() == {good.clip_id, odd.clip_id}
     assert rows[odd.clip_id]["meta"] == {"note": r"half \udc80"}
