@@ -49,8 +49,7 @@ def claim_packages() -> None:
 def foreign_packages() -> dict[str, str]:
     """Return what Python would find by our names, in this folder and on the path: name and place.
 
-    The names are those of the packages and of this module. A place beside this file is that of a
-    `nag` that was installed over ours: OVERWRITTEN has the remedy.
+    The names are those of the packages and of this module.
     """
     found = dict[str, str]()
     for name in (*PACKAGES, Path(__file__).stem):
@@ -59,8 +58,6 @@ def foreign_packages() -> dict[str, str]:
         place = next((one for one in places if one), None)
         if place is not None and not Path(place).resolve().is_relative_to(ROOT):
             found[name] = place
-    if is_nag_overwritten():
-        found["nag"] = str(ROOT / "nag" / "__init__.py")
     return found
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pipelines.request import GenerationRequest
 
 MAX_PROMPT_CHARACTERS = 20_000
+MAX_DIGITS = 640  # a longer whole number may not be read: Python's own limit can be this low
 LongText = Literal["refuse", "truncate"]
 _CONTROL_CHARACTER = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 

@@ -46,7 +46,6 @@ def check_packages() -> list[Check]:
     notes = [
         Check("packages", None, f"{shown(place, 300)} is not nagfarm's, which uses its own {name}")
         for name, place in foreign_packages().items()
-        if not Path(place).is_relative_to(ROOT)
     ]
     if is_nag_overwritten():
         message = f"{shown(ROOT / 'nag', 300)} {OVERWRITTEN}"

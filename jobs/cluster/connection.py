@@ -20,7 +20,7 @@ from jobs.ending import (
 )
 from jobs.errors import ClusterLostError, NoClusterError, RefusedError, StoppedError
 from jobs.text import shown
-from nagfarm import OVERWRITTEN, claim_packages, foreign_packages, is_nag_overwritten
+from nagfarm import OVERWRITTEN, ROOT, claim_packages, foreign_packages, is_nag_overwritten
 
 HOOK = "worker_process_setup_hook"
 HOOK_MODULE = claim_packages.__module__
@@ -96,9 +96,9 @@ def _own_packages() -> dict[str, str] | None:
         RefusedError: a module `nagfarm` is in the way, too, and the hook would not be found; or the
             job has a hook of its own, and Ray takes one; or another `nag` was installed over ours.
     """
-    foreign = foreign_packages()
     if is_nag_overwritten():
-        raise RefusedError(f"{shown(foreign['nag'], 500)} {OVERWRITTEN}")
+        raise RefusedError(f"{shown(str(ROOT / 'nag'), 500)} {OVERWRITTEN}")
+    foreign = foreign_packages()
     if not (hiding := sorted(foreign.keys() - {HOOK_MODULE})):
         return None
     if place := foreign.get(HOOK_MODULE):

@@ -27,11 +27,11 @@ from jobs.errors import JobError, RecordError
 from jobs.escaping import plain_document
 from jobs.text import shown
 from pipelines.errors import PipelineError
+from pipelines.texts import MAX_DIGITS
 
 MAX_DOCUMENT_BYTES = 50_000_000
 MAX_WHOLE = 2**63 - 1  # the largest seed; no size and no count comes near
 MAX_SECONDS = 253_402_300_799  # since 1970: the end of the year 9999, and of Python's calendar
-MAX_DIGITS = 640  # a longer whole number is too large for every field
 TIME_SUFFIXES = ("_s", "_at")
 AS_THEY_ARE = frozenset({str, int, float, bool, type(None)})
 T = TypeVar("T")

@@ -39,7 +39,7 @@ class NagGuider(BaseGuidance):
         enabled: False for the prompt alone.
 
     Attributes:
-        strengths: the given ones.
+        strengths: the strengths that were given, by name; the family's defaults fill in the others.
 
     Raises:
         NagParameterError: a value is out of range.

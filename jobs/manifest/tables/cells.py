@@ -12,6 +12,7 @@ from typing import Self
 
 from jobs.errors import RowValueError
 from jobs.text import shown
+from pipelines.texts import MAX_DIGITS
 
 MAX_EXACT = 2**53 - 1  # the largest whole number that no other one becomes as a float
 _WHOLE = re.compile(r"([+-]?[0-9]{1,19})(?:[.,](0+))?")
@@ -24,7 +25,6 @@ _PLACEHOLDER = re.compile(
     r"nan|none|null|nat|n/a|<na>|\\n|#[\w/]+[!?]|#n/a|#nv|err:[0-9]{3}", re.IGNORECASE
 )
 MAX_PLACEHOLDER_CHARACTERS = 7  # but those with # may be longer
-MAX_DIGITS = 640  # Python's own limit may be set as low as this
 
 
 class LongNumber(int):

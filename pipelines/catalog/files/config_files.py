@@ -16,12 +16,12 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from pipelines.regular_files import read_bounded
+from pipelines.texts import MAX_DIGITS
 
 MAX_CONFIG_BYTES = 100_000  # PyYAML takes a second for the worst of this size, 100 s for 1 MB
 MAX_DEPTH = 16  # lists and mappings inside one another; the schemas need four
 MAX_BITS = 64  # for a whole number
-# Python's own limit of digits may be set as low as 640.
-_TOO_LONG = re.compile(r"[-+]?[0-9][0-9_]{639,}(:[0-9:]*)?")
+_TOO_LONG = re.compile(rf"[-+]?[0-9][0-9_]{{{MAX_DIGITS - 1},}}(:[0-9:]*)?")
 _LOADER: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one of OmegaConf
 # The errors of reading, merging and checking.
 INVALID = (OmegaConfBaseException, YAMLError, ValueError, TypeError)
